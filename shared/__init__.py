@@ -1,0 +1,1 @@
+"""What every service stands on: jobs, live requests, storage, database, web edge. No business rule, no ML."""

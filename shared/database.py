@@ -1,0 +1,66 @@
+"""The one way to Postgres: transactions that carry their tenant, so that row-level security decides what is seen."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from shared.errors import Unavailable
+
+
+class Base(DeclarativeBase):
+    """Every table's base; JSON columns are jsonb, moments are timestamptz."""
+
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads this class attribute)
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+    }
+
+
+class TenantRow:
+    """A row that belongs to a project; the migration puts it under forced row-level security."""
+
+    project_id: Mapped[str] = mapped_column(sa.Text, nullable=False)
+
+
+class Database:
+    """A connection pool and its two kinds of transaction.
+
+    ``prepare_threshold=None`` because psycopg's automatic prepared statements keep an old plan after a setting
+    of the transaction changes, which made vector queries pick the wrong plan.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        if not url:
+            raise Unavailable(
+                "DATABASE_URL is not set. Start the platform with `uplift up`, or set DATABASE_URL to a Postgres "
+                "with pgvector."
+            )
+        self.url = url
+        self.engine = sa.create_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=2 * pool_size,
+            pool_pre_ping=True,
+            pool_recycle=1800,
+            connect_args={"prepare_threshold": None, "connect_timeout": 10},
+        )
+
+    @contextmanager
+    def transaction(self, project_id: str) -> Iterator[Session]:
+        """One transaction that sees `project_id`'s rows and no other's; commits at the end, rolls back on error."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            session.execute(sa.text("SELECT set_config('app.project_id', :project, true)"), {"project": project_id})
+            yield session
+
+    @contextmanager
+    def system_transaction(self) -> Iterator[Session]:
+        """One transaction without a tenant: it sees no tenant's row, only what the system functions return."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()

@@ -1,0 +1,106 @@
+"""The jobs door: list, look, events, cancel, pause, resume; the same for every kind of job."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+
+from shared.clock import unix
+from shared.jobs import control
+from shared.jobs.tables import Job, JobEvent
+from shared.web import Caller, caller, page, wiring
+from shared.wiring import Wiring
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+Who = Annotated[Caller, Depends(caller)]
+Parts = Annotated[Wiring, Depends(wiring)]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+@router.get("")
+def list_jobs(
+    who: Who,
+    parts: Parts,
+    after: str | None = None,
+    limit: Limit = 20,
+    kind: str | None = None,
+    status: str | None = None,
+) -> dict[str, Any]:
+    """The project's jobs, newest first."""
+    with parts.database.transaction(who.project_id) as session:
+        found, more = control.listing(session, after=after, limit=limit, kind=kind, status=status)
+        return page([job_object(job) for job in found], has_more=more)
+
+
+@router.get("/{job_id}")
+def show_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """One job: its state, progress with seconds left, result or error."""
+    with parts.database.transaction(who.project_id) as session:
+        return job_object(control.get(session, job_id))
+
+
+@router.get("/{job_id}/events")
+def list_events(
+    job_id: str, who: Who, parts: Parts, after: str | None = None, limit: Limit = 20, order: str = "desc"
+) -> dict[str, Any]:
+    """What the job said, newest first unless `order=asc`."""
+    with parts.database.transaction(who.project_id) as session:
+        control.get(session, job_id)
+        cursor = int(after.removeprefix("jobevent_")) if after else None
+        found, more = control.events(session, job_id, after=cursor, limit=limit, newest_first=order != "asc")
+        return page([event_object(event) for event in found], has_more=more)
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """Cancel: at once if it waits, at its next check if it runs."""
+    with parts.database.transaction(who.project_id) as session:
+        return job_object(control.cancel(session, job_id))
+
+
+@router.post("/{job_id}/pause")
+def pause_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """Pause: running work saves its state first."""
+    with parts.database.transaction(who.project_id) as session:
+        return job_object(control.pause(session, job_id))
+
+
+@router.post("/{job_id}/resume")
+def resume_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """Queue a paused job again."""
+    with parts.database.transaction(who.project_id) as session:
+        return job_object(control.resume(session, job_id))
+
+
+def job_object(job: Job) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "object": "job",
+        "kind": job.kind,
+        "queue": job.queue,
+        "status": job.status,
+        "subject_id": job.subject_id,
+        "parent_id": job.parent_id,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "cancel_requested": job.cancel_requested,
+        "progress": job.progress,
+        "result": job.result,
+        "error": job.error,
+        "request_id": job.request_id,
+        "created_at": unix(job.created_at),
+        "started_at": unix(job.started_at),
+        "finished_at": unix(job.finished_at),
+    }
+
+
+def event_object(event: JobEvent) -> dict[str, Any]:
+    return {
+        "id": f"jobevent_{event.id}",
+        "object": "job.event",
+        "job_id": event.job_id,
+        "created_at": unix(event.created_at),
+        "level": event.level,
+        "type": event.type,
+        "message": event.message,
+        "data": event.data,
+    }

@@ -1,0 +1,272 @@
+"""Asking live requests: one reply stream per process, demultiplexed to threads and to an event loop."""
+
+import asyncio
+import json
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, cast
+
+import redis
+from kombu.exceptions import OperationalError as BrokerError
+
+from shared.errors import Unavailable, UpliftError
+from shared.ids import new_id
+from shared.live.protocol import (
+    CANCELLATIONS,
+    STREAM_EXPIRY_SECONDS,
+    Call,
+    QueueFull,
+    Reply,
+    WorkerSilent,
+    entries,
+)
+from shared.settings import Settings
+from shared.task_queue import ANSWER_LIVE, make_publisher
+from shared.telemetry import logger
+
+log = logger(__name__)
+
+
+class LiveClient:
+    """Asks questions and receives answers; one per process, safe for many threads and one event loop at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._redis = redis.Redis.from_url(settings.redis_url, socket_keepalive=True, health_check_interval=10)
+        self._publisher = make_publisher(settings)
+        self._stream = f"uplift:replies:{new_id('client-')}"
+        self._waiting: dict[str, Callable[[str, dict[str, Any]], None]] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._reader: threading.Thread | None = None
+
+    def ask(
+        self,
+        queue_name: str,
+        kind: str,
+        project_id: str,
+        body: dict[str, Any],
+        *,
+        timeout_s: float,
+        **ids: str | None,
+    ) -> dict[str, Any]:
+        """The final answer's data; raises UpliftError with the worker's own status and code."""
+        for reply in self.stream(queue_name, kind, project_id, body, timeout_s=timeout_s, **ids):
+            if reply.kind == "done":
+                return reply.data
+        raise WorkerSilent("The answer ended without its last part.")
+
+    def stream(
+        self,
+        queue_name: str,
+        kind: str,
+        project_id: str,
+        body: dict[str, Any],
+        *,
+        timeout_s: float,
+        request_id: str | None = None,
+    ) -> Iterator[Reply]:
+        """Deltas, then one "done". Closing the iterator early cancels the request at its worker."""
+        inbox: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
+        call = Call(queue_name, kind, project_id, timeout_s, request_id)
+        self._register(call.id, lambda what, data: inbox.put((what, data)))
+        finished = False
+        try:
+            self._send(call, body)
+            while not finished:
+                try:
+                    what, data = inbox.get(timeout=call.patience())
+                except queue.Empty:
+                    raise call.silence() from None
+                reply = call.hear(what, data)
+                finished = what in {"done", "error"}
+                if reply is not None:
+                    yield reply
+        finally:
+            self._leave(call, finished)
+
+    async def astream(
+        self,
+        queue_name: str,
+        kind: str,
+        project_id: str,
+        body: dict[str, Any],
+        *,
+        timeout_s: float,
+        request_id: str | None = None,
+    ) -> AsyncIterator[Reply]:
+        """`stream` for an event loop; cancelling the task cancels the request."""
+        loop = asyncio.get_running_loop()
+        inbox: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        call = Call(queue_name, kind, project_id, timeout_s, request_id)
+
+        def deliver(what: str, data: dict[str, Any]) -> None:
+            loop.call_soon_threadsafe(inbox.put_nowait, (what, data))
+
+        self._register(call.id, deliver)
+        finished = False
+        try:
+            await asyncio.to_thread(self._send, call, body)
+            while not finished:
+                try:
+                    what, data = await asyncio.wait_for(inbox.get(), call.patience())
+                except TimeoutError:
+                    raise call.silence() from None
+                reply = call.hear(what, data)
+                finished = what in {"done", "error"}
+                if reply is not None:
+                    yield reply
+        finally:
+            # a disconnect cancels this task: the goodbye must not need another await
+            self._leave(call, finished)
+
+    def ask_many(
+        self,
+        queue_name: str,
+        kind: str,
+        project_id: str,
+        bodies: Iterable[dict[str, Any]],
+        *,
+        concurrency: int,
+        timeout_s: float,
+        attempts: int = 3,
+    ) -> Iterator[tuple[int, dict[str, Any] | UpliftError]]:
+        """Ask many at once, `concurrency` in flight; yields (index, answer or error) as they complete.
+
+        A full queue is waited for; a retryable error is asked again up to `attempts` times.
+        """
+
+        def one(body: dict[str, Any]) -> dict[str, Any] | UpliftError:
+            return self._ask_patiently(queue_name, kind, project_id, body, timeout_s, attempts)
+
+        pending: dict[Future[dict[str, Any] | UpliftError], int] = {}
+        numbered = enumerate(bodies)
+        pool = ThreadPoolExecutor(concurrency, thread_name_prefix="ask-many")
+        try:
+            for index, body in numbered:
+                pending[pool.submit(one, body)] = index
+                if len(pending) >= concurrency:
+                    yield from _take_done(pending)
+            while pending:
+                yield from _take_done(pending)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def ping(self) -> None:
+        """Raise redis.RedisError unless Redis answers."""
+        self._redis.ping()
+
+    def queue_lengths(self, queues: Iterable[str]) -> dict[str, int]:
+        """Messages waiting per queue (requests in work are not counted)."""
+        return {name: self._redis.llen(name) for name in queues}
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._reader is not None:
+            self._reader.join(timeout=3)
+            try:
+                self._redis.delete(self._stream)
+            except redis.RedisError as error:
+                log.warning("reply stream not deleted; it expires by itself", error=str(error))
+        self._redis.close()
+        self._publisher.close()
+
+    def _ask_patiently(
+        self,
+        queue_name: str,
+        kind: str,
+        project_id: str,
+        body: dict[str, Any],
+        timeout_s: float,
+        attempts: int,
+    ) -> dict[str, Any] | UpliftError:
+        error: UpliftError = Unavailable("not asked yet")
+        tries = 0
+        while tries < attempts and not self._closed.is_set():
+            try:
+                return self.ask(queue_name, kind, project_id, body, timeout_s=timeout_s)
+            except QueueFull as full:
+                self._closed.wait(full.retry_after)
+                error = full
+            except UpliftError as failed:
+                error, tries = failed, tries + 1
+                if not (failed.retryable or failed.status in {429, 503, 504}):
+                    return failed
+                self._closed.wait(0.2 * 2**tries)
+        return error
+
+    def _send(self, call: Call, body: dict[str, Any]) -> None:
+        batch = call.queue.endswith(".batch")
+        limit = self._settings.queue_limit_batch if batch else self._settings.queue_limit_interactive
+        message = {
+            "id": call.id,
+            "project_id": call.project_id,
+            "kind": call.kind,
+            "body": body,
+            "reply_to": self._stream,
+            "admit_before": time.time() + call.queue_wait,
+            "timeout_s": call.timeout_s,
+        }
+        try:
+            waiting = self._redis.llen(call.queue)
+            if waiting >= limit:
+                raise QueueFull(
+                    f"{waiting} requests are waiting for {call.queue}; the limit is {limit}. Try again shortly.",
+                    retry_after=5 if batch else 1,
+                )
+            self._publisher.send_task(ANSWER_LIVE, args=[message], queue=call.queue, ignore_result=True)
+        except (redis.RedisError, BrokerError, OSError) as error:
+            raise Unavailable("The queue (Redis) is not reachable; the request was not sent. Try again.") from error
+
+    def _register(self, request_id: str, deliver: Callable[[str, dict[str, Any]], None]) -> None:
+        with self._lock:
+            self._waiting[request_id] = deliver
+            if self._reader is None:
+                self._reader = threading.Thread(target=self._read_replies, name="live-replies", daemon=True)
+                self._reader.start()
+
+    def _leave(self, call: Call, finished: bool) -> None:
+        with self._lock:
+            self._waiting.pop(call.id, None)
+        if not finished:
+            threading.Thread(target=self._send_cancel, args=(call.id,), daemon=True).start()
+
+    def _send_cancel(self, request_id: str) -> None:
+        try:
+            self._redis.xadd(CANCELLATIONS, {"r": request_id}, maxlen=10_000, approximate=True)
+        except (redis.RedisError, ValueError) as error:
+            log.warning("cancellation not sent; the worker's deadline ends the request", error=str(error))
+
+    def _read_replies(self) -> None:
+        last = "0-0"
+        while not self._closed.is_set():
+            try:
+                found = cast(Any, self._redis.xread({self._stream: last}, count=1000, block=500))
+                self._redis.expire(self._stream, STREAM_EXPIRY_SECONDS)
+            except (redis.RedisError, ValueError, OSError) as error:
+                if self._closed.is_set():
+                    return
+                log.warning("reply stream not readable", error=str(error))
+                last = "0-0"  # a wiped Redis starts the stream anew
+                self._closed.wait(0.5)
+                continue
+            for entry_id, fields in entries(found):
+                last = entry_id
+                self._deliver(fields)
+
+    def _deliver(self, fields: dict[bytes, bytes]) -> None:
+        with self._lock:
+            deliver = self._waiting.get(fields[b"r"].decode())
+        if deliver is not None:
+            deliver(fields[b"k"].decode(), json.loads(fields[b"d"]))
+
+
+def _take_done(
+    pending: dict[Future[dict[str, Any] | UpliftError], int],
+) -> Iterator[tuple[int, dict[str, Any] | UpliftError]]:
+    done, _ = wait(pending, return_when=FIRST_COMPLETED)
+    for future in done:
+        yield pending.pop(future), future.result()

@@ -1,0 +1,78 @@
+"""What both ends of a live request agree on: replies, their errors, the request's clock, reading a stream."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from shared.errors import DeadlineExceeded, RemoteError, TooManyRequests
+from shared.ids import new_id
+
+CANCELLATIONS = "uplift:cancellations"
+STREAM_LENGTH = 50_000
+STREAM_EXPIRY_SECONDS = 3600
+QUEUE_WAIT_SECONDS = {"interactive": 60.0, "batch": 600.0}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One piece of an answer: a "delta" or the final "done"."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+class QueueFull(TooManyRequests):
+    """The workers are behind; the caller should come back after `retry_after` seconds."""
+
+
+class WorkerSilent(DeadlineExceeded):
+    """No worker admitted the request, or the one that did fell silent."""
+
+    code = "worker_silent"
+
+
+class Call:
+    """One request's clock: it waits `queue_wait` to be admitted, then `timeout_s` for its end."""
+
+    def __init__(self, queue_name: str, kind: str, project_id: str, timeout_s: float, request_id: str | None) -> None:
+        bound = structlog.contextvars.get_contextvars().get("request_id") or "live"
+        self.id = f"{request_id or bound}.{new_id('')}"
+        self.queue, self.kind, self.project_id, self.timeout_s = queue_name, kind, project_id, timeout_s
+        self.queue_wait = QUEUE_WAIT_SECONDS["batch" if queue_name.endswith(".batch") else "interactive"]
+        self._deadline = time.monotonic() + self.queue_wait
+        self._admitted = False
+
+    def patience(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
+
+    def hear(self, what: str, data: dict[str, Any]) -> Reply | None:
+        if what == "admitted":
+            self._admitted = True
+            # the worker keeps the deadline; the extra seconds let its own error arrive first
+            self._deadline = time.monotonic() + self.timeout_s + 5.0
+            return None
+        if what == "error":
+            raise RemoteError(data)
+        return Reply(what, data)
+
+    def silence(self) -> WorkerSilent:
+        if self._admitted:
+            return WorkerSilent(f"The worker did not finish within {self.timeout_s:.0f} s and fell silent.")
+        return WorkerSilent(
+            f"No worker of {self.queue} took the request within {self.queue_wait:.0f} s. "
+            "Is one running? `uplift status` shows the workers and their queues."
+        )
+
+
+def entries(found: Any) -> Iterator[tuple[str, dict[bytes, bytes]]]:
+    """The entries of an XREAD answer on one stream, whichever protocol version shaped it."""
+    streams = found.values() if isinstance(found, dict) else [of_one for _, of_one in found or []]
+    for of_one in streams:
+        # the newer protocol wraps the entries of a stream in one more list
+        nested = of_one and isinstance(of_one[0], list) and of_one[0] and isinstance(of_one[0][0], (tuple, list))
+        flat = of_one[0] if nested and isinstance(of_one[0][0][0], bytes) else of_one
+        for entry_id, fields in flat:
+            yield entry_id.decode(), fields

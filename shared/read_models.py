@@ -1,0 +1,129 @@
+"""What services publish to each other to read: light declarations of other services' tables. Never write through these.
+
+Row-level security applies to them as to every table. The columns here are a contract between services; a table may
+have more.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+_MOMENT = sa.TIMESTAMP(timezone=True)
+
+
+def _table(table: str, /, **columns: sa.types.TypeEngine[Any]) -> sa.TableClause:
+    return sa.table(table, *(sa.column(column, kind) for column, kind in columns.items()))
+
+
+files = _table(
+    "files",
+    id=sa.Text(),
+    project_id=sa.Text(),
+    filename=sa.Text(),
+    purpose=sa.Text(),
+    bytes=sa.BigInteger(),
+    sha256=sa.Text(),
+    blob_key=sa.Text(),
+    status=sa.Text(),
+    created_at=_MOMENT,
+)
+"""data: uploaded bytes."""
+
+datasets = _table(
+    "datasets",
+    id=sa.Text(),
+    project_id=sa.Text(),
+    name=sa.Text(),
+    status=sa.Text(),
+    sha256=sa.Text(),
+    sizes=JSONB(),
+    report=JSONB(),
+    lineage=JSONB(),
+    spec=JSONB(),
+    created_at=_MOMENT,
+)
+"""data: immutable versions of examples."""
+
+examples = _table(
+    "examples",
+    id=sa.Text(),
+    project_id=sa.Text(),
+    dataset_id=sa.Text(),
+    position=sa.Integer(),
+    split=sa.Text(),
+    messages=JSONB(),
+    answer=sa.Text(),
+    documents=ARRAY(sa.Text()),
+    cluster=sa.Text(),
+    metadata=JSONB(),
+    provenance=JSONB(),
+    passages=JSONB(),
+)
+"""data: chat messages with a reference answer and gold document keys."""
+
+adapters = _table(
+    "adapters",
+    id=sa.Text(),
+    project_id=sa.Text(),
+    model_id=sa.Text(),
+    base_model=sa.Text(),
+    blob_key=sa.Text(),
+    job_id=sa.Text(),
+    dataset_id=sa.Text(),
+    recipe=JSONB(),
+    metrics=JSONB(),
+    train_seconds=sa.Float(),
+    trained_tokens=sa.BigInteger(),
+    created_at=_MOMENT,
+)
+"""training: LoRA weights."""
+
+vector_stores = _table(
+    "vector_stores",
+    id=sa.Text(),
+    project_id=sa.Text(),
+    name=sa.Text(),
+    status=sa.Text(),
+    embedder=sa.Text(),
+    created_at=_MOMENT,
+)
+"""retrieval: corpora."""
+
+documents = _table(
+    "documents",
+    id=sa.Text(),
+    project_id=sa.Text(),
+    vector_store_id=sa.Text(),
+    file_id=sa.Text(),
+    key=sa.Text(),
+    title=sa.Text(),
+)
+"""retrieval: documents of a corpus; `key` is the file name that examples' gold documents refer to."""
+
+passages = _table(
+    "passages",
+    id=sa.Text(),
+    project_id=sa.Text(),
+    vector_store_id=sa.Text(),
+    document_id=sa.Text(),
+    position=sa.Integer(),
+    title=sa.Text(),
+    text=sa.Text(),
+    tokens=sa.Integer(),
+)
+"""retrieval: chunks of documents, without their vectors."""
+
+variants = _table(
+    "variants",
+    id=sa.Text(),
+    project_id=sa.Text(),
+    model_id=sa.Text(),
+    base_model=sa.Text(),
+    adapter_id=sa.Text(),
+    prompt_id=sa.Text(),
+    retrieval=JSONB(),
+    sampling=JSONB(),
+    created_at=_MOMENT,
+)
+"""generation: what answers a question."""

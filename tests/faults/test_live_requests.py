@@ -1,0 +1,93 @@
+"""Live requests through a real queue and worker: answers, errors, cancellation, back-pressure, a silent worker."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from shared.errors import UpliftError
+from shared.live import LiveClient, QueueFull, WorkerSilent, protocol
+from shared.settings import Settings
+from tests.fakes import processes
+
+pytestmark = pytest.mark.stack
+QUEUE = "test.interactive"
+
+
+@pytest.fixture(scope="module")
+def worker(stack_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[processes.Process]:
+    started = processes.worker(stack_environment, tmp_path_factory.mktemp("worker"), slots=8)
+    with processes.killed_at_the_end(started):
+        yield started
+
+
+@pytest.fixture
+def live(settings: Settings) -> Iterator[LiveClient]:
+    client = LiveClient(settings)
+    yield client
+    client.close()
+
+
+def ask(live: LiveClient, body: dict[str, Any], kind: str = "test.echo") -> dict[str, Any]:
+    return live.ask(QUEUE, kind, "proj_x", body, timeout_s=10)
+
+
+def test_streams_deltas_in_order_and_then_the_answer(live: LiveClient, worker: processes.Process) -> None:
+    replies = list(live.stream(QUEUE, "test.echo", "proj_x", {"text": "one two three"}, timeout_s=10))
+    assert [reply.data["text"] for reply in replies] == ["one", "two", "three", "one two three"]
+    assert [reply.kind for reply in replies] == ["delta", "delta", "delta", "done"]
+
+
+def test_streams_to_an_event_loop_too(live: LiveClient, worker: processes.Process) -> None:
+    async def collect() -> list[str]:
+        stream = live.astream(QUEUE, "test.echo", "proj_x", {"text": "a b"}, timeout_s=10)
+        return [reply.data["text"] async for reply in stream]
+
+    assert asyncio.run(collect()) == ["a", "b", "a b"]
+
+
+def test_brings_the_workers_error_with_its_status(live: LiveClient, worker: processes.Process) -> None:
+    with pytest.raises(UpliftError, match=r"answers no 'test\.nothing'") as caught:
+        ask(live, {}, kind="test.nothing")
+    assert caught.value.status == 400
+    with pytest.raises(UpliftError, match="KeyError") as caught:
+        ask(live, {"no": "text"})
+    assert caught.value.status == 500
+
+
+def test_answers_many_at_once_under_their_own_index(live: LiveClient, worker: processes.Process) -> None:
+    bodies = [{"text": str(i), "seconds": 0.2} for i in range(24)]
+    began = time.monotonic()
+    answers = dict(live.ask_many(QUEUE, "test.echo", "proj_x", bodies, concurrency=8, timeout_s=10))
+    assert {index: answer["text"] for index, answer in answers.items() if isinstance(answer, dict)} == {
+        i: str(i) for i in range(24)
+    }
+    assert time.monotonic() - began < 24 * 0.2, "the worker answered one by one"
+
+
+def test_cancels_at_the_worker_when_the_stream_is_closed(live: LiveClient, worker: processes.Process) -> None:
+    stream = live.stream(QUEUE, "test.echo", "proj_x", {"text": "word", "seconds": 60}, timeout_s=90)
+    assert next(stream).kind == "delta"
+    stream.close()  # type: ignore[attr-defined]
+    # all eight slots answer again well before the minute is over
+    bodies = [{"text": "free", "seconds": 0.5}] * 8
+    began = time.monotonic()
+    answers = list(live.ask_many(QUEUE, "test.echo", "proj_x", bodies, concurrency=8, timeout_s=10))
+    assert len(answers) == 8
+    assert time.monotonic() - began < 5
+
+
+def test_refuses_with_retry_after_when_the_queue_is_full(settings: Settings) -> None:
+    crowded = LiveClient(settings.model_copy(update={"queue_limit_interactive": 0}))
+    with pytest.raises(QueueFull) as caught:
+        crowded.ask("nobody.interactive", "test.echo", "proj_x", {"text": "x"}, timeout_s=1)
+    crowded.close()
+    assert (caught.value.status, caught.value.retry_after) == (429, 1)
+
+
+def test_says_which_queue_is_silent(live: LiveClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(protocol.QUEUE_WAIT_SECONDS, "interactive", 0.3)
+    with pytest.raises(WorkerSilent, match=r"No worker of nobody\.interactive"):
+        live.ask("nobody.interactive", "test.echo", "proj_x", {"text": "x"}, timeout_s=1)
