@@ -1,6 +1,8 @@
 """Every message between services: commands are orders, the one event is the fact that a job ended.
 
-A command names its queue and carries ids only; what to do lies in the row that the id names.
+A command names its queue and carries ids only; what to do lies in the row that the id names. The exceptions are the
+`Order…` commands: they ask another service for a thing whose row that service must create itself, so they carry the
+whole order.
 """
 
 from typing import Any, ClassVar, Literal
@@ -56,6 +58,109 @@ class EvaluateVariant(Command):
     kind: ClassVar[str] = "evaluation.evaluate_variant"
     queue: ClassVar[str] = "evaluation"
     evaluation_id: str
+
+
+class OrderTraining(Command):
+    """Create a training job's row under the job's own id (`ftjob-…`) and train it.
+
+    Result: `adapter_id`, `model_id`, `train_seconds`, `trained_tokens`, `metrics`.
+    """
+
+    kind: ClassVar[str] = "training.order_adapter"
+    queue: ClassVar[str] = "training"
+    dataset_id: str
+    base_model: str
+    recipe: str | dict[str, Any]
+    """A recipe's name, or differences to the default recipe."""
+    prompt: dict[str, Any]
+    """A PromptSpec: the layout in which the adapter will be served."""
+    init_adapter_id: str | None = None
+    suffix: str
+    seed: int
+
+
+class OrderRaftDataset(Command):
+    """Create the dataset row `dataset_id` (the sender chose the id) and build it from `source_dataset_id`.
+
+    Each kept training example gets `k` passages as the vector store returns them; a share `gold_share` of the rows
+    is sure to hold a gold passage. Result: `dataset_id`, `sizes`.
+    """
+
+    kind: ClassVar[str] = "data.order_raft_dataset"
+    queue: ClassVar[str] = "data"
+    dataset_id: str
+    source_dataset_id: str
+    vector_store_id: str
+    k: int
+    rows_limit: int
+    gold_share: float
+    seed: int
+
+
+class VariantRetrieval(BaseModel):
+    """Which passages a variant is given: `k` of them, together at most `max_passage_tokens` tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vector_store_id: str
+    k: int
+    max_passage_tokens: int
+
+
+class VariantSampling(BaseModel):
+    """How a variant decodes; temperature 0 is greedy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float
+    max_tokens: int
+
+
+class OrderedVariant(BaseModel):
+    """One variant wanted: `key` is the sender's own name for it in the answer, `name` is for people."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    name: str
+    base_model: str
+    adapter_id: str | None = None
+    prompt: dict[str, Any] | None = None
+    """A PromptSpec, or None for the question alone."""
+    retrieval: VariantRetrieval | None = None
+    sampling: VariantSampling
+
+
+class OrderVariants(Command):
+    """Create variants and their prompts; equal content in a project is one variant, however often ordered.
+
+    Result: `variants` {key: {`variant_id`, `model_id`}}.
+    """
+
+    kind: ClassVar[str] = "generation.order_variants"
+    queue: ClassVar[str] = "generation.batch"
+    variants: tuple[OrderedVariant, ...]
+
+
+class OrderRelease(Command):
+    """Point the stable model id `model_id` (an alias) at a variant, with the evidence for it.
+
+    Result: `release_id`, `model_id`.
+    """
+
+    kind: ClassVar[str] = "generation.order_release"
+    queue: ClassVar[str] = "generation.batch"
+    model_id: str
+    variant_id: str
+    evidence: dict[str, Any]
+
+
+class WriteReport(Command):
+    """Compare an experiment's final variants on the test split and write its report."""
+
+    kind: ClassVar[str] = "evaluation.write_report"
+    queue: ClassVar[str] = "evaluation"
+    experiment_id: str
 
 
 class JobEnded(Command):

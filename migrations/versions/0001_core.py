@@ -271,6 +271,7 @@ def downgrade() -> None:
         op.execute("SET LOCAL ROLE uplift_system")
         op.execute(f"DROP FUNCTION {signature}")
         op.execute("RESET ROLE")
+    op.execute("DROP POLICY tenant ON organisations")  # it looks into projects
     for table in ("outbox", "job_events", "jobs", "api_keys", "projects", "organisations"):
         op.drop_table(table)
     for function in ("ring_outbox", "announce_job_end", "guard_terminal_job"):

@@ -78,7 +78,7 @@ def test_only_the_reviewed_functions_see_across_tenants(database: Database) -> N
         "WHERE p.prosecdef AND p.pronamespace = 'public'::regnamespace"
     )
     with database.system_transaction() as session:
-        found = dict(session.execute(definers).tuples())
+        found = {row.proname: row.rolname for row in session.execute(definers)}
     assert found == dict.fromkeys(SYSTEM_FUNCTIONS, "uplift_system")
 
 

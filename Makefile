@@ -1,0 +1,51 @@
+# Everything a developer or a new user runs; `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help setup models up down demo test check format docs lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock pyproject.toml scripts/setup
+	@scripts/setup
+
+setup: $(STAMP) models ## Create .venv and fetch the models; reuses what is there
+
+models: $(STAMP)
+	@$(BIN)/uplift models pull smollm2-135m-instruct all-minilm-l6-v2
+
+up: setup ## Start the platform, return when it is ready
+	@$(BIN)/uplift up
+
+down: ## Stop the platform; nothing is left running
+	@test ! -x $(BIN)/uplift || $(BIN)/uplift down
+
+demo: setup ## Run the demo experiment end to end and serve the winner
+	@scripts/demo
+
+test: setup ## Run every test
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP) ## Format, lint, types, import rules
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/architecture
+
+format: $(STAMP) ## Format and mend what ruff can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+docs: $(STAMP) ## Write the generated pages
+	@$(BIN)/python -m scripts.generate_events
+
+lock: $(STAMP) ## Pin every dependency by hash (torch apart: its CPU and CUDA builds share a version)
+	@$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --unsafe-package torch \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml
+	@sed -i '/^# The following packages are considered/,$$d' requirements.lock
+
+clean: down ## Remove the environment and the caches (the home stays)
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -1,0 +1,82 @@
+"""What the platform consists of on one machine: the processes after the engines, in the order they start."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.local.child import ProcessSpec
+from deploy.local.engines import EmbeddedEngines
+from deploy.local.layout import Layout
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKERS = {"data": 2, "training": 1, "retrieval": 8, "generation": 64, "evaluation": 4}
+"""Slots per worker; a generation slot is one request in flight, all served by one batching engine."""
+
+QUEUES = (
+    "data",
+    "training",
+    "retrieval.interactive",
+    "retrieval.batch",
+    "generation.interactive",
+    "generation.batch",
+    "evaluation",
+)
+
+
+def environment(engines: EmbeddedEngines, port: int) -> dict[str, str]:
+    """What every process of the platform is told; the owner's login is not in it."""
+    told = {
+        **os.environ,
+        "UPLIFT_HOME": str(engines.home),
+        "UPLIFT_PORT": str(port),
+        "UPLIFT_SECRET": os.environ.get("UPLIFT_SECRET") or engines.secret,
+        "DATABASE_URL": engines.database_url,
+        "REDIS_URL": engines.redis_url,
+        "TOKENIZERS_PARALLELISM": "false",
+        "MALLOC_ARENA_MAX": "2",
+        "PYTHONUNBUFFERED": "1",
+    }
+    told.pop("DATABASE_ADMIN_URL", None)
+    if not os.environ.get("UPLIFT_ALLOW_HUB"):
+        told["HF_HUB_OFFLINE"] = "1"
+    return told
+
+
+def once_before(engines: EmbeddedEngines, told: Mapping[str, str]) -> list[tuple[str, list[str], dict[str, str]]]:
+    """Steps that run to their end before anything serves: (what it is, argument list, environment)."""
+    as_owner = {**told, "DATABASE_ADMIN_URL": engines.admin_url}
+    migrate = [sys.executable, "-m", "alembic", "-c", str(ROOT / "migrations" / "alembic.ini"), "upgrade", "head"]
+    return [
+        ("migrate the schema", migrate, as_owner),
+        ("found the default project", [sys.executable, "-m", "services.gateway.bootstrap"], as_owner),
+    ]
+
+
+def processes(layout: Layout, told: Mapping[str, str], port: int) -> list[ProcessSpec]:
+    """Dispatcher, one worker per service, gateway."""
+    gateway = [sys.executable, "-m", "uvicorn", "services.gateway.app:create_app", "--factory", "--no-access-log"]
+    gateway += ["--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "5"]
+    return [
+        _marked(layout, told, "dispatcher", [sys.executable, "-m", "shared.dispatcher"], grace=10),
+        *(_marked(layout, told, name, _worker(name, slots), grace=60) for name, slots in WORKERS.items()),
+        ProcessSpec(name="gateway", argv=gateway, environment=dict(told), stop_signal=signal.SIGTERM, grace_seconds=10),
+    ]
+
+
+def _worker(name: str, slots: int) -> list[str]:
+    argv = [sys.executable, "-m", "celery", "-A", f"services.{name}.worker", "worker", "--pool", "threads"]
+    argv += ["--concurrency", str(slots), "--hostname", f"{name}@%h", "--loglevel", "INFO"]
+    return [*argv, "--without-gossip", "--without-mingle", "--without-heartbeat"]
+
+
+def _marked(layout: Layout, told: Mapping[str, str], name: str, argv: list[str], *, grace: float) -> ProcessSpec:
+    marker = layout.ready_marker(name)
+    return ProcessSpec(
+        name=name,
+        argv=argv,
+        environment={**told, "UPLIFT_READY_FILE": str(marker)},
+        grace_seconds=grace,
+        ready_marker=marker,
+    )

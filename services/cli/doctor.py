@@ -1,0 +1,106 @@
+"""`uplift doctor`: is this machine fit, and if not, what to do about it."""
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+import typer
+from rich.console import Console
+
+from deploy.local import control
+from deploy.local.errors import StackError
+from deploy.local.layout import Layout
+from deploy.local.models.catalogue import CATALOGUE
+from deploy.local.postgres import choose_identity
+from deploy.local.supervisor import check_port
+from shared.settings import Settings
+
+MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
+_NEED_DISK_GB, _NEED_MEMORY_GB = 3, 6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's: ok, warn or fail, and what to do."""
+
+    level: str
+    text: str
+
+
+def doctor() -> None:
+    """Check Python, disk, memory, port, models and engines; exit status 1 if something must be mended."""
+    settings = Settings()
+    findings = list(examine(settings))
+    console = Console()
+    for finding in findings:
+        console.print(f"{MARKS[finding.level]} {finding.text}", highlight=False)
+    if any(finding.level == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Every check, cheapest first."""
+    yield Finding("ok", f"Python {sys.version.split()[0]}, torch {importlib.metadata.version('torch')}")
+    yield _disk(settings)
+    yield _memory()
+    yield _home(settings)
+    yield from _models(settings)
+    yield _engines()
+    yield _port(settings)
+
+
+def _disk(settings: Settings) -> Finding:
+    existing = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    if free < _NEED_DISK_GB:
+        return Finding("fail", f"{free:.1f} GB free at {existing}: at least {_NEED_DISK_GB} GB are needed")
+    return Finding("ok", f"{free:.0f} GB free at {existing}")
+
+
+def _memory() -> Finding:
+    total = psutil.virtual_memory().total / 2**30
+    level = "ok" if total >= _NEED_MEMORY_GB else "warn"
+    return Finding(
+        level, f"{total:.0f} GB of memory, {os.cpu_count()} cores (the demo peaks below {_NEED_MEMORY_GB} GB)"
+    )
+
+
+def _home(settings: Settings) -> Finding:
+    existing = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
+    if not os.access(existing, os.W_OK):
+        return Finding("fail", f"{existing} is not writable: set UPLIFT_HOME to a folder of yours")
+    return Finding("ok", f"home: {settings.home}")
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    for name in CATALOGUE:
+        if (settings.models_dir / name / "config.json").exists():
+            yield Finding("ok", f"model {name}")
+        else:
+            yield Finding("warn", f"model {name} is not here: uplift models pull {name}")
+
+
+def _engines() -> Finding:
+    if os.environ.get("DATABASE_URL"):
+        return Finding("ok", "Postgres: yours (DATABASE_URL)")
+    try:
+        identity = choose_identity()
+    except StackError as error:
+        return Finding("fail", str(error))
+    way = {"none": "as you", "user": "in a user namespace, since you are root"}[identity.namespace]
+    return Finding("ok", f"Postgres: embedded, runs {way if identity.uid is None else 'as its own user'}")
+
+
+def _port(settings: Settings) -> Finding:
+    running = control.running(Layout(settings.home))
+    if running is not None:
+        return Finding("ok", f"running on port {running.port}")
+    try:
+        check_port(settings.port)
+    except StackError as error:
+        return Finding("fail", str(error))
+    return Finding("ok", f"port {settings.port} is free")

@@ -1,0 +1,61 @@
+"""`uplift jobs`: what is queued, running and done, and how to stop it."""
+
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.cli.client import Client
+from shared.settings import Settings
+
+app = typer.Typer(help="Look at jobs and cancel them.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "cancelled": "yellow"}
+
+
+@app.command("list")
+def list_jobs(
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    status: Annotated[str | None, typer.Option(help="Only queued, running, paused, succeeded, failed, …")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The newest jobs."""
+    with Client(Settings()) as client:
+        found = client.get("jobs", limit=limit, status=status)["data"]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("id", "kind", "status", "progress", "attempt", "created", box=None, header_style="bold")
+    for job in found:
+        colour = COLOURS.get(job["status"], "white")
+        status_text = f"[{colour}]{job['status']}[/]"
+        created = datetime.fromtimestamp(job["created_at"]).astimezone().strftime("%H:%M:%S")
+        table.add_row(job["id"], job["kind"], status_text, _progress(job), str(job["attempt"]), created)
+    Console().print(table)
+
+
+@app.command("show")
+def show_job(job_id: str) -> None:
+    """One job, whole, with its newest events."""
+    with Client(Settings()) as client:
+        job = client.get(f"jobs/{job_id}")
+        events = client.get(f"jobs/{job_id}/events", limit=10)["data"]
+    typer.echo(json.dumps(job | {"events": events}, indent=2))
+
+
+@app.command("cancel")
+def cancel_job(job_id: str) -> None:
+    """Cancel: at once if it waits, at its next check if it runs."""
+    with Client(Settings()) as client:
+        job = client.post(f"jobs/{job_id}/cancel")
+    typer.echo(f"{job['id']}: {job['status']}" + ("" if job["status"] == "cancelled" else ", cancelling"))
+
+
+def _progress(job: dict[str, Any]) -> str:
+    found = job["progress"]
+    if not found or not found.get("total"):
+        return ""
+    return f"{100 * found['done'] / found['total']:.0f} %"

@@ -1,0 +1,23 @@
+"""Paired, clustered comparison of variants; pure NumPy and SciPy.
+
+Verified by simulation: tests/unit/evaluation/test_statistics_simulated.py (short) and
+tests/benchmarks/statistics.py (full table).
+"""
+
+from .clusters import BadSample
+from .decision import ALPHA, Verdict, holm, verdict
+from .means import MeanInterval, mean_interval, proportion_interval
+from .paired import PairedDifference, paired_difference
+
+__all__ = [
+    "ALPHA",
+    "BadSample",
+    "MeanInterval",
+    "PairedDifference",
+    "Verdict",
+    "holm",
+    "mean_interval",
+    "paired_difference",
+    "proportion_interval",
+    "verdict",
+]

@@ -1,0 +1,120 @@
+"""What can go wrong in training, each with its HTTP status and a stable code.
+
+UpliftError
+├── InvalidInput 400: InvalidRecipe, UnknownRecipe, InvalidTrainingFile, NoTrainingExamples, AdapterMismatch,
+│                     NoChatTemplate, FineTuningMethodUnsupported
+├── NotFound 404: TrainingJobNotFound, BaseModelNotFound, DatasetNotFound, TrainingFileNotFound, AdapterNotFound
+├── Conflict 409: DatasetNotReady
+└── TrainingFailed 500: NonFiniteLoss, OutOfMemory, DiskFull
+"""
+
+from shared.errors import Conflict, InvalidInput, NotFound, UpliftError
+
+
+class InvalidRecipe(InvalidInput):
+    code = "invalid_recipe"
+
+
+class UnknownRecipe(InvalidInput):
+    code = "unknown_recipe"
+
+
+class InvalidTrainingFile(InvalidInput):
+    """A line of a training file is not a chat with an answer; the message names the line."""
+
+    code = "invalid_training_file"
+
+
+class NoTrainingExamples(InvalidInput):
+    code = "no_training_examples"
+
+
+class AdapterMismatch(InvalidInput):
+    """The adapter to continue from does not fit this base model."""
+
+    code = "adapter_mismatch"
+
+
+class NoChatTemplate(InvalidInput):
+    code = "no_chat_template"
+
+
+class FineTuningMethodUnsupported(InvalidInput):
+    code = "unsupported_method"
+
+
+class TrainingJobNotFound(NotFound):
+    code = "fine_tuning_job_not_found"
+
+
+class BaseModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class DatasetNotFound(NotFound):
+    code = "dataset_not_found"
+
+
+class TrainingFileNotFound(NotFound):
+    code = "file_not_found"
+
+
+class AdapterNotFound(NotFound):
+    code = "adapter_not_found"
+
+
+class DatasetNotReady(Conflict):
+    """A 400, not a 409: OpenAI's client retries 409, and seconds of retrying do not make a dataset ready."""
+
+    status = 400
+    code = "dataset_not_ready"
+
+
+class TrainingFailed(UpliftError):
+    """The run ended badly for a reason that the child named."""
+
+    code = "training_failed"
+
+
+class NonFiniteLoss(TrainingFailed):
+    code = "non_finite_loss"
+
+
+class OutOfMemory(TrainingFailed):
+    code = "out_of_memory"
+
+
+class DiskFull(TrainingFailed):
+    code = "disk_full"
+
+
+class TrainingChildDied(RuntimeError):
+    """The child ended without a word (a kill, a crash): no verdict on the job, so it is tried again and resumes."""
+
+
+class TrainingChildStopped(RuntimeError):
+    """The child was asked to stop and did: `saved` says whether it left a checkpoint first."""
+
+    def __init__(self, wish: str, *, saved: bool) -> None:
+        super().__init__(f"stopped for {wish}")
+        self.wish = wish
+        self.saved = saved
+
+
+_BY_CODE: dict[str, type[UpliftError]] = {
+    kind.code: kind
+    for kind in (
+        InvalidTrainingFile,
+        NoTrainingExamples,
+        AdapterMismatch,
+        NoChatTemplate,
+        NonFiniteLoss,
+        OutOfMemory,
+        DiskFull,
+    )
+}
+
+
+def error_named(code: str, message: str) -> UpliftError:
+    """The error that a child reported by its code."""
+    return _BY_CODE.get(code, TrainingFailed)(message)

@@ -1,0 +1,121 @@
+"""The LoRA adapter: put on a frozen model, saved and loaded in the layout that peft and vLLM read."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from services.training.errors import AdapterMismatch
+from services.training.lora.kernels import LoraProduct
+from services.training.recipe import Recipe
+
+_PREFIX = "base_model.model."  # how peft names a wrapped model's modules
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer with a trainable low-rank update; B starts at zero, so training starts at the base."""
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self.lora_a = nn.Parameter(torch.empty(rank, linear.in_features, device=linear.weight.device))
+        self.lora_b = nn.Parameter(torch.zeros(linear.out_features, rank, device=linear.weight.device))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        self.scale = alpha / rank
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (…, in) to (…, out)."""
+        dropout = self.dropout if self.training else 0.0
+        result: Tensor = LoraProduct.apply(x, self.weight, self.bias, self.lora_a, self.lora_b, self.scale, dropout)
+        return result
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The trainable layers of a model, by module path."""
+
+    layers: dict[str, LoraLinear]
+    rank: int
+    alpha: float
+    dropout: float
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Parameters under the names that peft saves them with."""
+        for path, layer in self.layers.items():
+            yield f"{_PREFIX}{path}.lora_A.weight", layer.lora_a
+            yield f"{_PREFIX}{path}.lora_B.weight", layer.lora_b
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A copy of the weights, on the CPU in float32."""
+        return {name: value.detach().to("cpu", copy=True) for name, value in self.named_parameters()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over weights; AdapterMismatch unless names and shapes are exactly ours."""
+        own = dict(self.named_parameters())
+        wrong = sorted(own.keys() ^ tensors.keys()) or sorted(n for n in own if own[n].shape != tensors[n].shape)
+        if wrong:
+            raise AdapterMismatch(f"The adapter does not fit this base model: {wrong[0]} and {len(wrong) - 1} more.")
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(tensors[name])
+
+
+def attach(model: nn.Module, recipe: Recipe) -> Adapter:
+    """Replace the targeted linear layers of `model` in place; new weights come from torch's global generator."""
+    layers = {}
+    for path, linear in _targets(model, recipe.targets):
+        layer = LoraLinear(linear, recipe.rank, recipe.alpha, recipe.dropout)
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, layer)
+        layers[path] = layer
+    return Adapter(layers, recipe.rank, recipe.alpha, recipe.dropout)
+
+
+def shape_of(folder: Path) -> dict[str, Any]:
+    """The recipe fields that an adapter to continue from decides: rank, alpha, targets."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("use_rslora"):
+        raise AdapterMismatch("Only plain LoRA adapters can be continued from.", param="init_adapter")
+    return {"rank": config["r"], "alpha": config["lora_alpha"], "targets": tuple(config["target_modules"])}
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a saved adapter, as float32."""
+    return {name: value.float() for name, value in load_file(folder / "adapter_model.safetensors").items()}
+
+
+def save_for_peft(folder: Path, adapter: Adapter, weights: dict[str, Tensor], base_model: str) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json`; equal adapters give equal bytes."""
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    names = sorted({path.rpartition(".")[2] for path in adapter.layers})
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=names,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base_model,
+        inference_mode=True,
+    )
+    config.save_pretrained(str(folder))
+    path = folder / "adapter_config.json"
+    # peft keeps the names in a set, whose order changes from process to process
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"target_modules": names}, indent=2, sort_keys=True))
+
+
+def _targets(model: Any, wanted: str | tuple[str, ...]) -> list[tuple[str, nn.Linear]]:
+    head = model.get_output_embeddings()
+    linears = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
+    if not isinstance(wanted, str):
+        linears = [(path, linear) for path, linear in linears if path.rpartition(".")[2] in wanted]
+    if not linears:
+        raise AdapterMismatch(f"The base model has no linear layer named {wanted!r}.", param="recipe.targets")
+    return linears

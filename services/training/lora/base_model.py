@@ -1,0 +1,72 @@
+"""Loading a frozen base model in the type that this machine computes fastest, with our kernels where they fit."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
+
+from services.training.lora.kernels import FrozenRMSNorm, packed_attention
+
+_PACKED = "uplift_packed"
+_PLAIN_DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Model types whose norm is x/rms·w and whose attention is a plain softmax: only there do our kernels stand in."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A frozen model with its tokenizer; `network` answers hidden states, `head` turns them into logits."""
+
+    network: nn.Module
+    head: nn.Module
+    whole: nn.Module
+    tokenizer: Any
+    dtype: torch.dtype
+    device: torch.device
+
+
+def load_base(folder: Path) -> BaseModel:
+    """Load safetensors only, no remote code; every weight frozen."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    whole = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, trust_remote_code=False
+    )
+    return prepare(whole.to(device), tokenizer)
+
+
+def prepare(whole: Any, tokenizer: Any) -> BaseModel:
+    """Freeze a loaded causal language model and put our kernels where they fit."""
+    whole.requires_grad_(requires_grad=False)
+    parameter = next(whole.parameters())
+    if whole.config.model_type in _PLAIN_DECODERS:
+        _replace_norms(whole)
+        if parameter.device.type == "cpu":
+            AttentionInterface.register(_PACKED, packed_attention)
+            whole.set_attn_implementation(_PACKED)
+    return BaseModel(
+        network=whole.get_decoder(),
+        head=whole.get_output_embeddings(),
+        whole=whole,
+        tokenizer=tokenizer,
+        dtype=parameter.dtype,
+        device=parameter.device,
+    )
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products have instructions of their own here; emulated, they are slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
+    return supported
+
+
+def _replace_norms(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__name__.endswith("RMSNorm") and hasattr(child, "variance_epsilon"):
+                setattr(parent, name, FrozenRMSNorm(child.weight, child.variance_epsilon))

@@ -1,0 +1,136 @@
+"""Faster forms of what a frozen base model computes in training: linear layer with adapter, norm, attention.
+
+Autograd over the library's modules spends more time on casts, saved copies and gradients of frozen weights than on
+products. Each function here saves only what its backward pass needs. Results equal the library's to rounding.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class LoraProduct(torch.autograd.Function):
+    """y = x Wᵀ + b + scale · drop(x) Aᵀ Bᵀ with W and b frozen (LoRA, arXiv:2106.09685).
+
+    A and B stay float32 (AdamW's small updates would vanish in bfloat16's 8 bits) and are cast here, so that the
+    products run in the base model's type.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,  # (…, in)
+        weight: Tensor,  # (out, in)
+        bias: Tensor | None,  # (out,)
+        a: Tensor,  # (rank, in)
+        b: Tensor,  # (out, rank)
+        scale: float,
+        dropout: float,
+    ) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        low, kept = (flat, None) if dropout == 0 else torch.native_dropout(flat, dropout, True)
+        a_cast, b_cast = a.to(x.dtype), b.to(x.dtype)
+        inner = low @ a_cast.t()  # (tokens, rank)
+        y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
+        y.addmm_(inner, b_cast.t(), alpha=scale)
+        ctx.save_for_backward(low, kept, inner, weight, a_cast, b_cast)
+        ctx.scale, ctx.dropout, ctx.shape = scale, dropout, x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        low, kept, inner, weight, a, b = ctx.saved_tensors
+        dy = grads[0].reshape(-1, grads[0].shape[-1])
+        d_inner = (dy @ b).mul_(ctx.scale)  # (tokens, rank)
+        d_a = (d_inner.t() @ low).float()
+        d_b = (dy.t() @ inner).float().mul_(ctx.scale)
+        if not ctx.needs_input_grad[0]:  # the first layer's input is the frozen embedding
+            return None, None, None, d_a, d_b, None, None
+        dx = dy @ weight
+        if kept is None:
+            dx.addmm_(d_inner, a)
+        else:
+            dx.addcmul_(d_inner @ a, kept.to(dx.dtype), value=1 / (1 - ctx.dropout))
+        return dx.view(ctx.shape), None, None, d_a, d_b, None, None
+
+
+class _FrozenNorm(torch.autograd.Function):
+    """RMSNorm (arXiv:1910.07467) with a frozen weight; moments in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        wide = x.float()
+        mean_square = torch.linalg.vecdot(wide, wide).div_(x.shape[-1])
+        inverse = mean_square.add_(epsilon).rsqrt_().unsqueeze(-1)  # (…, 1)
+        normal = (wide * inverse).to(x.dtype)
+        ctx.save_for_backward(normal, inverse, weight)
+        return normal * weight
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        normal, inverse, weight = ctx.saved_tensors
+        wide = normal.float()
+        d_normal = (grads[0] * weight).float()
+        along = torch.linalg.vecdot(d_normal, wide).div_(-wide.shape[-1]).unsqueeze(-1)
+        return d_normal.addcmul_(wide, along).mul_(inverse).to(normal.dtype), None, None
+
+
+class FrozenRMSNorm(nn.Module):
+    """Takes the place of a library RMSNorm whose weight is frozen."""
+
+    def __init__(self, weight: nn.Parameter, epsilon: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (…, width) to the same shape."""
+        result: Tensor = _FrozenNorm.apply(x, self.weight, self.epsilon)
+        return result
+
+
+class _GroupedAttention(torch.autograd.Function):
+    """Softmax attention by plain batched products, key/value heads shared by groups of query heads.
+
+    On CPUs with matrix units this is quicker at pack lengths than the fused kernel, whose backward pass does not
+    use them; the price is one saved (heads, N, N) matrix.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
+        # q (1, H, N, D); k, v (1, G, N, D); bias (1, 1, N, N), 0 or -inf
+        groups, length, width = k.shape[1], k.shape[2], k.shape[3]
+        query = q.reshape(groups, -1, width) * scale  # (G, H/G·N, D)
+        key, value = k[0], v[0]
+        scores = torch.bmm(query, key.transpose(1, 2)).view(q.shape[1], length, length)
+        weights = scores.add_(bias[0]).softmax(-1).view(groups, -1, length)
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.scale, ctx.shape = scale, q.shape
+        return torch.bmm(weights, value).view(q.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        query, key, value, weights = ctx.saved_tensors
+        d_out = grads[0].reshape(query.shape)
+        d_value = torch.bmm(weights.transpose(1, 2), d_out)
+        d_weights = torch.bmm(d_out, value.transpose(1, 2))
+        d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+        d_query = torch.bmm(d_scores, key).mul_(ctx.scale).view(ctx.shape)
+        d_key = torch.bmm(d_scores.transpose(1, 2), query)
+        return d_query, d_key[None], d_value[None], None, None
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,  # (1, H, N, D)
+    key: Tensor,  # (1, G, N, D)
+    value: Tensor,  # (1, G, N, D)
+    attention_mask: Tensor,  # (1, 1, N, N)
+    scaling: float | None = None,
+    **_ignored: Any,
+) -> tuple[Tensor, None]:
+    """The attention function registered with transformers; answers (1, N, H, D)."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out: Tensor = _GroupedAttention.apply(query, key, value, attention_mask, scale)
+    return out.transpose(1, 2).contiguous(), None

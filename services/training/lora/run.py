@@ -1,0 +1,149 @@
+"""The training child: `python -m services.training.lora.run ORDER.json` trains and reports on standard output."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+
+from services.training.errors import DiskFull, OutOfMemory
+from services.training.lora.adapter import attach, load_weights, shape_of
+from services.training.lora.base_model import BaseModel, load_base
+from services.training.lora.examples import read_rows, tokenize
+from services.training.lora.loop import Share, StoppedEarly, Training
+from services.training.lora.output import write_adapter_folder
+from services.training.order import HANDED_OVER, ChildEvent, Failed, Started, TrainingOrder
+from shared.compute import ComputeShare
+from shared.errors import UpliftError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(order_file: Path) -> int:
+    """Exit status: 0 done, 75 handed over after SIGTERM, 1 failed for the reason in the last event."""
+    die_with_parent()
+    stop = _StopSignal()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    order = TrainingOrder.model_validate_json(order_file.read_text())
+    try:
+        with ComputeShare(order.home, "training") as share:
+            train(order, share, stop)
+    except StoppedEarly:
+        return HANDED_OVER
+    except UpliftError as error:
+        say(Failed(code=error.code, message=error.message))
+        return 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        named = name_exhaustion(error)
+        if named is None:
+            raise
+        say(Failed(code=named.code, message=named.message))
+        return 1
+    return 0
+
+
+def train(order: TrainingOrder, share: Share, stop: "_StopSignal") -> None:
+    """Load, resume where a checkpoint allows, train, write the adapter folder."""
+    torch.set_num_threads(share.threads())
+    recipe = order.recipe
+    if order.init_adapter_dir is not None:
+        recipe = recipe.model_copy(update=shape_of(order.init_adapter_dir))
+    torch.manual_seed(recipe.seed)
+    model = load_base(order.model_dir)
+    training = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop)
+    finished = training.run()
+    write_adapter_folder(order, training, finished)
+    say(finished)
+
+
+def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSignal") -> Training:
+    """Tokenise, attach the adapter, resume, and announce the run."""
+    recipe = order.recipe
+    examples, left_out = tokenize(model.tokenizer, read_rows(order.train_file), recipe.max_length)
+    validation, left_out_too = [], 0
+    if order.validation_file is not None:
+        validation, left_out_too = tokenize(model.tokenizer, read_rows(order.validation_file), recipe.max_length)
+    adapter = attach(model.whole, recipe)
+    if order.init_adapter_dir is not None:
+        adapter.load(load_weights(order.init_adapter_dir))
+    training = Training(
+        model=model,
+        adapter=adapter,
+        recipe=recipe,
+        train=examples,
+        validation=validation,
+        checkpoint_dir=order.checkpoint_dir,
+        data_sha256=order.data_sha256,
+        emit=say,
+        should_stop=stop.is_set,
+        share=share,
+    )
+    resumed_from = training.resume()
+    say(
+        Started(
+            total_steps=training.plan.total_steps,
+            train_examples=len(examples),
+            validation_examples=len(training.validation),
+            left_out=left_out + left_out_too,
+            resumed_from=resumed_from,
+            precision="bfloat16" if model.dtype == torch.bfloat16 else "float32",
+            device=str(model.device),
+            trainable_parameters=sum(p.numel() for p in training.parameters.values()),
+            recipe=recipe,
+        )
+    )
+    return training
+
+
+def say(event: ChildEvent) -> None:
+    """One event to the worker; a worker that is gone has taken its listener with it, and so ends this process."""
+    sys.stdout.write(event.model_dump_json() + "\n")
+    sys.stdout.flush()
+
+
+def name_exhaustion(error: BaseException) -> UpliftError | None:
+    """The named error when memory or disk ran out; None for a defect, which must keep its trace."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFull(
+            f"The disk ran full while training wrote {error.filename or 'its files'}. Free some space; the run "
+            "goes on from its last checkpoint."
+        )
+    text = str(error)
+    if "No space left on device" in text:  # safetensors reports it as text
+        return DiskFull("The disk ran full while training wrote a checkpoint or the adapter. Free some space.")
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        return OutOfMemory("Memory ran out. Lower micro_batch_tokens or max_length in the recipe.")
+    return None
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the worker dies, so that no orphan trains on under a lost lease."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere the broken pipe ends it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    expected = os.environ.get("UPLIFT_TRAINING_PARENT")
+    if expected is not None and os.getppid() != int(expected):
+        sys.exit(1)  # the parent died before the kernel was asked
+
+
+class _StopSignal:
+    """Set by SIGTERM; the loop looks at it between steps."""
+
+    def __init__(self) -> None:
+        self._set = False
+        signal.signal(signal.SIGTERM, self._hear)
+
+    def _hear(self, _number: int, _frame: object) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,101 @@
+"""What the worker and the training child say to each other: one order in a file, then events as JSON lines."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from services.training.recipe import Recipe
+
+HANDED_OVER = 75
+"""The child's exit status after SIGTERM: its checkpoint is written (EX_TEMPFAIL of sysexits.h)."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class TrainingOrder(_Message):
+    """Everything a run needs. Rows are JSON lines of `messages` (rendered, without the answer) and `answer`."""
+
+    base_model: str
+    model_dir: Path
+    init_adapter_dir: Path | None = None
+    train_file: Path
+    validation_file: Path | None = None
+    recipe: Recipe
+    checkpoint_dir: Path
+    output_dir: Path
+    home: Path
+    data_sha256: str
+    """Hash of the training data, for the model card and so that no checkpoint of other data is resumed."""
+
+
+class Started(_Message):
+    event: Literal["started"] = "started"
+    total_steps: int
+    train_examples: int
+    validation_examples: int
+    left_out: int
+    """Examples longer than `max_length`."""
+    resumed_from: int
+    precision: Literal["bfloat16", "float32"]
+    device: str
+    trainable_parameters: int
+    recipe: Recipe
+    """The recipe as it runs: an adapter to continue from decides rank, alpha and targets."""
+
+
+class Stepped(_Message):
+    """One optimiser step. Losses are mean nats per completion token."""
+
+    event: Literal["step"] = "step"
+    step: int
+    total_steps: int
+    epoch: float
+    train_loss: float
+    train_mean_token_accuracy: float
+    learning_rate: float
+    gradient_norm: float
+    tokens: int
+    """Tokens of the examples, prompt and completion; shared prefixes count in every example."""
+    computed_tokens: int
+    """Tokens that went through the model after prefixes were shared."""
+    seconds: float
+    memory_bytes: int
+    """Peak resident memory of the child so far."""
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
+
+
+class CheckpointSaved(_Message):
+    event: Literal["checkpoint"] = "checkpoint"
+    step: int
+    folder: Path
+
+
+class Finished(_Message):
+    event: Literal["done"] = "done"
+    steps: int
+    best_step: int
+    valid_loss: float | None
+    valid_mean_token_accuracy: float | None
+    train_loss: float
+    trained_tokens: int
+    train_seconds: float
+    stopped_early: bool
+
+
+class Failed(_Message):
+    event: Literal["error"] = "error"
+    code: str
+    message: str
+
+
+ChildEvent = Annotated[Started | Stepped | CheckpointSaved | Finished | Failed, Field(discriminator="event")]
+_EVENTS: TypeAdapter[ChildEvent] = TypeAdapter(ChildEvent)
+
+
+def parse_event(line: bytes) -> ChildEvent:
+    """One line of the child's standard output."""
+    return _EVENTS.validate_json(line)

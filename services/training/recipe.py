@@ -1,0 +1,111 @@
+"""The recipe: everything that decides a training run, typed, documented and closed to unknown fields."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.training.errors import InvalidRecipe, UnknownRecipe
+
+_FOLDER = Path(__file__).parent / "recipes"
+
+
+class Recipe(BaseModel):
+    """Settings of one supervised LoRA run. Two runs with equal recipes, data and base model are the same run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Peak step size of AdamW, per step. 1e-3: LoRA bears ten times what full fine-tuning does, and a small
+    model with a few hundred examples has only some dozens of steps to learn in."""
+
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 3.0
+    """Passes over the training examples; a fraction stops within a pass. 3: enough for format and wording of a
+    few hundred examples, while the best checkpoint guards against the passes that were too many."""
+
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Upper limit in optimiser steps, whatever `epochs` says; none by default."""
+
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Examples per optimiser step (the *effective* batch). 16: small data sets need many steps more than they
+    need smooth gradients."""
+
+    micro_batch_tokens: Annotated[int, Field(ge=16)] = 512
+    """Tokens per forward pass, shared prefixes counted once. It changes speed and memory, never the result:
+    the effective batch is cut into such pieces. 512: attention over a pack is dense, so larger packs get slower
+    per token, and smaller ones starve the matrix units."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Inner dimension of the low-rank update. 16: at rank 8 the demo's tuned model was no faster to train."""
+
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """Numerator of the update's scale, alpha / rank; twice the rank is the usual choice."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of dropping an input of the low-rank path. 0: short runs underfit before they overfit."""
+
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Which linear layers get an adapter, by the last part of their name. All of them but the output head:
+    at equal parameters this learns more than attention alone (QLoRA, arXiv:2305.14314)."""
+
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Decoupled decay per step, times the learning rate. 0.01 is AdamW's custom; it pulls towards the base."""
+
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of all steps in which the learning rate climbs from zero. 5 %: Adam's second moments need a few."""
+
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """What the learning rate does after warm-up: falls to zero along a cosine or a line, or stays."""
+
+    max_length: Annotated[int, Field(ge=8)] = 1024
+    """Longest example in tokens, question and answer together. Longer ones are left out and counted, never cut:
+    a cut answer teaches the model to stop early."""
+
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this global L2 norm; guards single odd batches."""
+
+    evals_per_epoch: Annotated[int, Field(ge=1, le=100)] = 1
+    """Validation passes per epoch, evenly spaced; there is always one at the end."""
+
+    max_validation_examples: Annotated[int, Field(ge=1)] = 128
+    """At most so many validation examples a pass, the same ones each time. 128 tell two checkpoints apart and
+    cost a few seconds."""
+
+    patience: Annotated[int, Field(ge=1)] | None = 3
+    """Stop after so many validation passes without a better loss; null never stops early."""
+
+    save_steps: Annotated[int, Field(ge=1)] = 50
+    """Optimiser steps between checkpoints: what a crash loses at most."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Decides the adapter's first weights, the order of examples, and dropout."""
+
+    @classmethod
+    def named(cls, name: str) -> "Recipe":
+        """The recipe of that name: the defaults with the differences in `recipes/<name>.json`."""
+        return cls.from_differences(_differences(name))
+
+    @classmethod
+    def from_differences(cls, differences: dict[str, Any]) -> "Recipe":
+        """The defaults with these fields changed; `base` may name a recipe to start from instead."""
+        fields = dict(differences)
+        start = _differences(str(fields.pop("base"))) if "base" in fields else {}
+        try:
+            return cls.model_validate(start | fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(["recipe", *(str(part) for part in first["loc"])])
+            raise InvalidRecipe(f"{where}: {first['msg']}.", param=where) from error
+
+
+def recipe_names() -> list[str]:
+    """The named recipes, sorted."""
+    return sorted(path.stem for path in _FOLDER.glob("*.json"))
+
+
+def _differences(name: str) -> dict[str, Any]:
+    if name not in recipe_names():
+        raise UnknownRecipe(f"There is no recipe {name!r}; there are {', '.join(recipe_names())}.", param="recipe")
+    differences: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_text())
+    return differences
