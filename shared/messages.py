@@ -74,6 +74,8 @@ class OrderTraining(Command):
     """A recipe's name, or differences to the default recipe."""
     prompt: dict[str, Any]
     """A PromptSpec: the layout in which the adapter will be served."""
+    max_passage_tokens: int | None = None
+    """The budget for all passages of a row together, the same as when serving; None keeps them whole."""
     init_adapter_id: str | None = None
     suffix: str
     seed: int
@@ -155,8 +157,16 @@ class OrderRelease(Command):
     evidence: dict[str, Any]
 
 
+class CompareVariants(Command):
+    """Compare an experiment's final variants on the test split: intervals, verdicts, the report without a release."""
+
+    kind: ClassVar[str] = "evaluation.compare_variants"
+    queue: ClassVar[str] = "evaluation"
+    experiment_id: str
+
+
 class WriteReport(Command):
-    """Compare an experiment's final variants on the test split and write its report."""
+    """Finish an experiment's report (with its release, if there is one) and render it as Markdown and HTML."""
 
     kind: ClassVar[str] = "evaluation.write_report"
     queue: ClassVar[str] = "evaluation"

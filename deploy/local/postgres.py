@@ -73,6 +73,7 @@ class Postgres:
             "shared_buffers": "128MB",
             "maintenance_work_mem": "128MB",
             "password_encryption": "scram-sha-256",
+            "jit": "off",
             "logging_collector": "off",
             "log_checkpoints": "off",
             "max_wal_size": "512MB",

@@ -93,7 +93,8 @@ def _wilson_table(experiments: int, _resamples: int) -> Iterator[str]:
     yield "|---|---|"
     for within in (0.0, 0.2, 0.5):
         regime = Regime(60, (1, 3), 0.5, 0.5, within, 0.0)
-        yield f"| correlation within documents {within} | {wilson_coverage(regime, experiments=experiments, seed=5):.1%} |"
+        covered = wilson_coverage(regime, experiments=experiments, seed=5)
+        yield f"| correlation within documents {within} | {covered:.1%} |"
 
 
 if __name__ == "__main__":

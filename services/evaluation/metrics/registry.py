@@ -20,13 +20,14 @@ class Metric:
     name: str
     title: str
     score: Callable[[str, str], float]  # (reference, answer)
-    share: bool = True  # lies in 0..1 and is shown as a percentage
+    share: bool = True  # lies in 0..1
+    binary: bool = False  # is 0 or 1, so that its mean is a proportion
     more_is_better: bool | None = True  # None: neither, it only describes
     meaning: str = ""
 
 
 _ALL = (
-    Metric("exact_match", "exact match", exact_match, meaning="answers equal to the reference, after normalising"),
+    Metric("exact_match", "exact match", exact_match, binary=True, meaning="answers equal to the reference, after normalising"),
     Metric("token_f1", "token F1", token_f1, meaning="words shared with the reference"),
     Metric("rouge_l", "ROUGE-L", rouge_l, meaning="words shared with the reference in the same order"),
     Metric("chrf", "chrF", chrf, meaning="character sequences shared with the reference"),

@@ -34,7 +34,8 @@ def bootstrap_limits(
 ) -> list[tuple[Floats, Floats]]:
     """The clustered, expanded BCa interval of each experiment's mean at each level, from one set of draws.
 
-    sums: (K, E) cluster sums; sizes: (K,) examples per cluster; K at least 2. Returns a (low, high) per level, each (E,).
+    sums: (K, E) cluster sums; sizes: (K,) examples per cluster; K at least 2.
+    Returns a (low, high) per level, each (E,).
     """
     estimate = sums.sum(axis=0) / sizes.sum()
     draws = np.sort(resampled_means(sums, sizes, resamples, rng), axis=0)  # (B, E)

@@ -1,0 +1,106 @@
+"""Asking a model the questions of a split, many at once, and scoring what it answers."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from services.evaluation.errors import AnswerFailed, AnswersUnavailable
+from services.evaluation.material import Example
+from services.evaluation.metrics import score_answer, score_retrieval
+from services.evaluation.tables import Answer, Evaluation
+from shared.errors import UpliftError
+from shared.live import LiveClient
+
+CONCURRENCY = 32
+"""Questions in flight per evaluation: what one generation batch takes."""
+TIMEOUT_SECONDS = 600.0
+"""From a worker's admission. Long, because training may share the machine; a dead worker is noticed much sooner."""
+_BATCH_ROWS, _BATCH_SECONDS = 32, 1.0
+
+
+def ask(
+    live: LiveClient, evaluation: Evaluation, todo: Sequence[Example], *, retrieves: bool
+) -> Iterator[list[dict[str, Any]]]:
+    """Rows for the answers table in small batches, as the answers come.
+
+    Raises AnswerFailed (naming the example) for a question that cannot be answered, AnswersUnavailable where trying
+    again later can help.
+    """
+    bodies = [_body(evaluation, example) for example in todo]
+    found = live.ask_many(
+        "generation.batch",
+        "generation.chat",
+        evaluation.project_id,
+        bodies,
+        concurrency=CONCURRENCY,
+        timeout_s=TIMEOUT_SECONDS,
+    )
+    rows: list[dict[str, Any]] = []
+    flushed = time.monotonic()
+    for index, said in found:
+        if isinstance(said, UpliftError):
+            if rows:
+                yield rows
+            raise _failure(evaluation, todo[index], said) from said
+        rows.append(scored(evaluation, todo[index], said, retrieves=retrieves))
+        if len(rows) >= _BATCH_ROWS or time.monotonic() - flushed >= _BATCH_SECONDS:
+            yield rows
+            rows, flushed = [], time.monotonic()
+    if rows:
+        yield rows
+
+
+def scored(evaluation: Evaluation, example: Example, said: Mapping[str, Any], *, retrieves: bool) -> dict[str, Any]:
+    """One row of the answers table."""
+    citations = said.get("citations") or []
+    keys = [citation["document"] for citation in citations]
+    measurable = retrieves and bool(example.documents)
+    ranking = score_retrieval(example.documents, keys, k=max(1, len(keys))) if measurable else {}
+    return {
+        "evaluation_id": evaluation.id,
+        "project_id": evaluation.project_id,
+        "example_id": example.id,
+        "answer": said["text"],
+        "scores": score_answer(example.answer, said["text"]) | ranking,
+        "retrieval_hit": bool(set(keys) & set(example.documents)) if measurable else None,
+        "passages": citations if retrieves else None,
+        "finish_reason": said["finish_reason"],
+        "prompt_tokens": said["usage"]["prompt_tokens"],
+        "completion_tokens": said["usage"]["completion_tokens"],
+        "latency_ms": float(said["timings"]["total_ms"]),
+    }
+
+
+def summarise(found: Sequence[Answer]) -> dict[str, Any]:
+    """What the answers add up to: means of every score, tokens per answer, latencies in milliseconds."""
+    names = dict.fromkeys(name for answer in found for name in answer.scores)
+    p50, p95 = np.percentile([answer.latency_ms for answer in found], [50, 95])
+    hits = [answer.retrieval_hit for answer in found if answer.retrieval_hit is not None]
+    return {
+        "examples": len(found),
+        "metrics": {name: _mean([a.scores[name] for a in found if name in a.scores]) for name in names},
+        "retrieval_hits": _mean(hits) if hits else None,
+        "prompt_tokens": _mean([answer.prompt_tokens for answer in found]),
+        "completion_tokens": _mean([answer.completion_tokens for answer in found]),
+        "cut_off": sum(answer.finish_reason == "length" for answer in found),
+        "latency_ms": {"p50": round(float(p50), 1), "p95": round(float(p95), 1)},
+    }
+
+
+def _body(evaluation: Evaluation, example: Example) -> dict[str, Any]:
+    body = {"model": evaluation.model, "messages": list(example.messages)}
+    body |= {"temperature": 0.0, "seed": evaluation.seed, "stream": False}
+    return body if evaluation.max_tokens is None else body | {"max_tokens": evaluation.max_tokens}
+
+
+def _failure(evaluation: Evaluation, example: Example, error: UpliftError) -> UpliftError:
+    message = f"{evaluation.model} did not answer example {example.id}: {error.message}"
+    if error.retryable or error.status in {429, 503, 504}:
+        return AnswersUnavailable(message)
+    return AnswerFailed(message, param=example.id)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,53 @@
+"""What can go wrong when variants are evaluated and compared; each error says what to do."""
+
+from shared.errors import Conflict, InvalidInput, NotFound, Unavailable, UpliftError
+
+
+class ExperimentNotFound(NotFound):
+    code = "experiment_not_found"
+
+
+class EvaluationNotFound(NotFound):
+    code = "evaluation_not_found"
+
+
+class DatasetNotFound(NotFound):
+    code = "dataset_not_found"
+
+
+class VectorStoreNotFound(NotFound):
+    code = "vector_store_not_found"
+
+
+class ReportNotReady(NotFound):
+    """The experiment has not compared its variants (yet, or it never will)."""
+
+    code = "report_not_ready"
+
+
+class NotReady(Conflict):
+    """What the request names is still being made. A 400: the client would repeat a 409 at once, in vain."""
+
+    status = 400
+    code = "not_ready"
+
+
+class EmptySplit(InvalidInput):
+    code = "empty_split"
+
+
+class UnknownMetric(InvalidInput):
+    code = "unknown_metric"
+
+
+class AnswerFailed(UpliftError):
+    """A question that the model cannot answer, whoever asks again."""
+
+    status = 422
+    code = "answer_failed"
+
+
+class AnswersUnavailable(Unavailable):
+    """Generation did not answer in time; what was answered is kept, so trying again goes on from there."""
+
+    code = "answers_unavailable"

@@ -1,0 +1,9 @@
+"""What the evaluation worker reads from its environment beyond the standard settings."""
+
+from shared.settings import Settings
+
+
+class EvaluationSettings(Settings):
+    """`UPLIFT_COMMIT` names the code in reports where there is no git checkout to ask (images set it)."""
+
+    commit: str = ""

@@ -1,0 +1,1 @@
+"""The embedding model on this machine, and the batching that shares it between threads."""

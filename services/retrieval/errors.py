@@ -1,0 +1,29 @@
+"""What retrieval refuses."""
+
+from shared.errors import InvalidInput, NotFound
+
+
+class VectorStoreNotFound(NotFound):
+    code = "vector_store_not_found"
+
+
+class VectorStoreFileNotFound(NotFound):
+    code = "vector_store_file_not_found"
+
+
+class FileNotFound(NotFound):
+    code = "file_not_found"
+
+
+class UnsupportedFile(InvalidInput):
+    """Recorded on the file as `last_error`; the other files go on."""
+
+    code = "unsupported_file"
+
+
+class InvalidFilter(InvalidInput):
+    code = "invalid_filter"
+
+
+class EmbedderNotFound(NotFound):
+    code = "model_not_found"

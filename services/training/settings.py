@@ -1,0 +1,36 @@
+"""What training adds to the settings, and the environment that its child process gets."""
+
+import os
+from pathlib import Path
+
+from shared.settings import Settings
+
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+
+
+class TrainingSettings(Settings):
+    """UPLIFT_TRAINING_GRACE_SECONDS is how long a child may take to write its checkpoint when asked to stop."""
+
+    training_grace_seconds: float = 60.0
+
+    @property
+    def training_dir(self) -> Path:
+        """Working folders of running jobs."""
+        return self.home / "work" / "training"
+
+
+def child_environment() -> dict[str, str]:
+    """A short list: the child reads data that strangers uploaded, and needs no key and no database."""
+    kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return kept | {
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        # keep freed tensors in the heap, on huge pages: returning them to the kernel after every operation and
+        # faulting them in again costs about 7 % of a step
+        "MALLOC_MMAP_THRESHOLD_": "33554432",
+        "MALLOC_TRIM_THRESHOLD_": "4000000000",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        # threads that spin at every barrier stall by seconds when another process holds their core
+        "GOMP_SPINCOUNT": "20000",
+    }

@@ -1,0 +1,64 @@
+"""The tables that only training writes."""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.database import Base, TenantRow
+
+_MOMENT = sa.TIMESTAMP(timezone=True)
+
+
+class TrainingJob(TenantRow, Base):
+    """What to train; its state is the `jobs` row of the same id."""
+
+    __tablename__ = "training_jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    base_model: Mapped[str]
+    dataset_id: Mapped[str | None]
+    training_file: Mapped[str | None]
+    validation_file: Mapped[str | None]
+    recipe: Mapped[dict[str, Any]]
+    seed: Mapped[int] = mapped_column(sa.BigInteger)
+    suffix: Mapped[str | None]
+    init_adapter_id: Mapped[str | None]
+    prompt: Mapped[dict[str, Any]]
+    max_passage_tokens: Mapped[int | None]
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
+    fine_tuned_model: Mapped[str | None]
+    trained_tokens: Mapped[int | None] = mapped_column(sa.BigInteger)
+    created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
+
+
+class AdapterRow(TenantRow, Base):
+    """LoRA weights that a training job produced; `blob_key` names a folder that peft loads."""
+
+    __tablename__ = "adapters"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    model_id: Mapped[str]
+    base_model: Mapped[str]
+    blob_key: Mapped[str]
+    job_id: Mapped[str]
+    dataset_id: Mapped[str | None]
+    recipe: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any]]
+    train_seconds: Mapped[float] = mapped_column(sa.Double)
+    trained_tokens: Mapped[int] = mapped_column(sa.BigInteger)
+    created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
+
+
+class CheckpointRow(TenantRow, Base):
+    """A moment that a run can go on from; only the newest keeps its blob."""
+
+    __tablename__ = "checkpoints"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str]
+    step: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    blob_key: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
