@@ -67,7 +67,7 @@ class Fractions:
 
     def __post_init__(self) -> None:
         shares = (self.train, self.validation, self.test)
-        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or self.train == 0:
+        if not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6 or self.train == 0:
             raise ValueError(f"train, validation and test must be shares that add up to 1, train above 0; got {shares}")
 
     def of(self, split: Split) -> float:

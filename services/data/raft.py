@@ -21,6 +21,18 @@ _VALIDATION_LEAST = 24
 
 
 @dataclass(frozen=True)
+class RaftSpec:
+    """What a RAFT dataset is made of; `gold_share` of its training rows are sure to hold a gold passage."""
+
+    source_dataset_id: str
+    vector_store_id: str
+    k: int
+    rows_limit: int
+    gold_share: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class Gold:
     """A row's gold documents and those of their passages that hold the answer."""
 

@@ -90,7 +90,7 @@ def summarise(found: Sequence[Answer]) -> dict[str, Any]:
 
 
 def _body(evaluation: Evaluation, example: Example) -> dict[str, Any]:
-    body = {"model": evaluation.model, "messages": list(example.messages)}
+    body: dict[str, Any] = {"model": evaluation.model, "messages": list(example.messages)}
     body |= {"temperature": 0.0, "seed": evaluation.seed, "stream": False}
     return body if evaluation.max_tokens is None else body | {"max_tokens": evaluation.max_tokens}
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -91,9 +90,7 @@ def evaluate_variant(context: JobContext, command: EvaluateVariant) -> None:
         dataset = material.dataset(session, row.dataset_id)
         if row.split == "test":
             repository.record_look(session, row, dataset.sha256)
-        examples = sampling.drawn(
-            material.examples(session, row.dataset_id, row.split), row.examples_limit, row.seed
-        )
+        examples = sampling.drawn(material.examples(session, row.dataset_id, row.split), row.examples_limit, row.seed)
         variant = material.variant(session, id=row.variant_id) if row.variant_id else None
         done = repository.answered(session, row.id)
     if not examples:
@@ -147,7 +144,7 @@ def _move(session: Session, row: ExperimentRow, event: AdvanceExperiment | None 
 
 def _ended(found: Sequence[StepRow], event: AdvanceExperiment) -> domain.Ended | None:
     step = next((step for step in found if step.job_id == event.job_id), None)
-    return step and domain.Ended(step.name, event.status, event.result, event.error)
+    return domain.Ended(step.name, event.status, event.result, event.error) if step is not None else None
 
 
 def _carry_out(

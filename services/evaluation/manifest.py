@@ -64,9 +64,7 @@ def _sha256(files: tuple[tuple[Path, int], ...]) -> str:
 
 def _git(*arguments: str) -> str:
     try:
-        ran = subprocess.run(
-            ["git", *arguments], cwd=_SOURCE, capture_output=True, text=True, timeout=10, check=False
-        )
+        ran = subprocess.run(["git", *arguments], cwd=_SOURCE, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return ran.stdout.strip() if ran.returncode == 0 else ""

@@ -98,10 +98,10 @@ def corpus(session: Session, vector_store_id: str) -> Corpus:
             f"There is no vector store {vector_store_id!r} in this project.", param="vector_store"
         )
     documents, passages = others.documents, others.passages
-    named = sa.select(documents.c.key, others.files.c.sha256).where(
-        documents.c.vector_store_id == vector_store_id, documents.c.file_id == others.files.c.id
-    )
-    found = session.execute(named.order_by(documents.c.key)).all()
+    with_file = documents.outerjoin(others.files, documents.c.file_id == others.files.c.id)
+    named = sa.select(documents.c.key, others.files.c.sha256).select_from(with_file)
+    named = named.where(documents.c.vector_store_id == vector_store_id).order_by(documents.c.key)
+    found = session.execute(named).all()
     count = sa.select(sa.func.count()).select_from(passages).where(passages.c.vector_store_id == vector_store_id)
     if store.status == "in_progress" or not found:
         raise NotReady(

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
+from sqlalchemy.orm import Session
 
 from services.evaluation import handlers, material, repository
 from services.evaluation.errors import ReportNotReady
@@ -19,7 +20,6 @@ from services.evaluation.tables import ExperimentRow
 from shared.errors import NotFound
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
-from sqlalchemy.orm import Session
 
 router = APIRouter(tags=["evaluation"])
 Who = Annotated[Caller, Depends(caller)]

@@ -47,7 +47,8 @@ class CreateExperiment(BaseModel):
         release_as = self.release_as or _slug(name)
         if release_as == self.base_model:
             raise InvalidInput(
-                "The winner cannot be served under the base model's own id; give another release_as.", param="release_as"
+                "The winner cannot be served under the base model's own id; give another release_as.",
+                param="release_as",
             )
         given = {key: getattr(self, key) for key in self.model_fields_set & set(ExperimentSpec.model_fields)}
         quick: dict[str, Any] = {**_QUICK, "raft": _QUICK_RAFT} if self.quick else {}

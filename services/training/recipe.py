@@ -87,6 +87,11 @@ class Recipe(BaseModel):
         return cls.from_differences(_differences(name))
 
     @classmethod
+    def wanted(cls, recipe: str | dict[str, Any]) -> "Recipe":
+        """What a client gives as a recipe: a name, or differences."""
+        return cls.named(recipe) if isinstance(recipe, str) else cls.from_differences(recipe)
+
+    @classmethod
     def from_differences(cls, differences: dict[str, Any]) -> "Recipe":
         """The defaults with these fields changed; `base` may name a recipe to start from instead."""
         fields = dict(differences)

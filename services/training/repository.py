@@ -27,7 +27,9 @@ def get_job(session: Session, job_id: str) -> tuple[TrainingJob, Job]:
     query = sa.select(TrainingJob, Job).join(Job, Job.id == TrainingJob.id).where(TrainingJob.id == job_id)
     found = session.execute(query).one_or_none()
     if found is None:
-        raise TrainingJobNotFound(f"There is no fine-tuning job {job_id!r} in this project.", param="fine_tuning_job_id")
+        raise TrainingJobNotFound(
+            f"There is no fine-tuning job {job_id!r} in this project.", param="fine_tuning_job_id"
+        )
     return found[0], found[1]
 
 

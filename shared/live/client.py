@@ -205,6 +205,7 @@ class LiveClient:
             "id": call.id,
             "project_id": call.project_id,
             "kind": call.kind,
+            "queue": call.queue,
             "body": body,
             "reply_to": self._stream,
             "admit_before": time.time() + call.queue_wait,

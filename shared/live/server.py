@@ -23,6 +23,7 @@ class LiveContext:
         self.wiring = wiring
         self.project_id: str = message["project_id"]
         self.request_id: str = message["id"]
+        self.batch: bool = message["queue"].endswith(".batch")
         self._deadline = time.monotonic() + float(message["timeout_s"])
         self._cancelled = cancelled
         self._reply = reply

@@ -27,7 +27,13 @@ class Metric:
 
 
 _ALL = (
-    Metric("exact_match", "exact match", exact_match, binary=True, meaning="answers equal to the reference, after normalising"),
+    Metric(
+        "exact_match",
+        "exact match",
+        exact_match,
+        binary=True,
+        meaning="answers equal to the reference, after normalising",
+    ),
     Metric("token_f1", "token F1", token_f1, meaning="words shared with the reference"),
     Metric("rouge_l", "ROUGE-L", rouge_l, meaning="words shared with the reference in the same order"),
     Metric("chrf", "chrF", chrf, meaning="character sequences shared with the reference"),

@@ -57,8 +57,10 @@ def _gate(inputs: ReportInputs, comparisons: list[Comparison]) -> Gate:
         return Gate(passed=False, reason=f"The baseline {inputs.baseline} won on validation: nothing to release.")
     found = _primary(comparisons, inputs.winner)
     confirmed = found.verdict == "better"
-    said = f"The test split says {found.verdict} for {inputs.winner}, the winner on validation"
-    return Gate(passed=confirmed, reason=f"{said}." if confirmed else f"{said}, so it is not released.")
+    if confirmed:
+        return Gate(passed=True, reason=f"The test split confirms {inputs.winner}, the winner on validation.")
+    said = f"The test split does not confirm {inputs.winner}, the winner on validation"
+    return Gate(passed=False, reason=f"{said} ({found.verdict}), so it is not released.")
 
 
 def _summary(inputs: ReportInputs, comparisons: list[Comparison], gate: Gate) -> str:

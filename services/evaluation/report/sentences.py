@@ -48,7 +48,8 @@ def sentence(found: PairedDifference, p_holm: float, *, variant: str, baseline: 
 def _what_it_could_show(found: PairedDifference) -> str:
     if found.smallest_visible_difference is None:
         return "It is too small to show a difference of any size."
-    return f"It would most likely have shown a difference of {100 * found.smallest_visible_difference:.1f} points."
+    visible = 100 * found.smallest_visible_difference
+    return f"It would most likely have shown a true difference of {visible:.1f} points or more."
 
 
 def _degenerate_note(found: PairedDifference) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from .inputs import ReportInputs
 from .model import SideBySide
 
@@ -19,9 +21,7 @@ def changed_examples(inputs: ReportInputs) -> tuple[list[SideBySide], list[SideB
 
 
 def _all_changes(inputs: ReportInputs) -> list[SideBySide]:
-    answers = {
-        variant.name: {record.example_id: record for record in variant.records} for variant in inputs.variants
-    }
+    answers = {variant.name: {record.example_id: record for record in variant.records} for variant in inputs.variants}
     found = []
     for record in answers[inputs.baseline].values():
         each = {name: records[record.example_id] for name, records in answers.items()}
@@ -41,11 +41,13 @@ def _all_changes(inputs: ReportInputs) -> list[SideBySide]:
 
 
 def _spread(examples: list[SideBySide]) -> list[SideBySide]:
-    """The same examples, those of a slice and reference not yet shown first: five alike teach less than five kinds."""
-    seen: set[tuple[tuple[str, str], ...] | str] = set()
-    fresh, alike = [], []
+    """The same examples, new answers and slices first: five alike teach less than five kinds."""
+    references: set[str] = set()
+    in_slice: Counter[tuple[str, ...]] = Counter()
+    ranked = []
     for example in examples:
-        keys = {tuple(sorted(example.slices.items())), example.reference}
-        (alike if keys <= seen or example.reference in seen else fresh).append(example)
-        seen |= keys
-    return fresh + alike
+        kind = tuple(example.slices.values())
+        ranked.append((example.reference in references, in_slice[kind], example))
+        references.add(example.reference)
+        in_slice[kind] += 1
+    return [example for *_rank, example in sorted(ranked, key=lambda entry: entry[:2])]

@@ -1,13 +1,14 @@
 """Paired, clustered comparison of variants; pure NumPy and SciPy.
 
 Verified by simulation: tests/unit/evaluation/test_statistics_simulated.py (short) and
-tests/benchmarks/statistics.py (full table).
+tests/benchmarks/statistics_coverage.py (full table).
 """
 
 from .clusters import BadSample
-from .decision import ALPHA, Verdict, holm, verdict
+from .decision import Verdict, holm, verdict
 from .means import MeanInterval, mean_interval, proportion_interval
 from .paired import PairedDifference, paired_difference
+from .power import ALPHA
 
 __all__ = [
     "ALPHA",

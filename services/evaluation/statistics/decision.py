@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
+from .power import ALPHA
 
-ALPHA = 0.05
+Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -13,6 +13,7 @@ from scipy import stats
 from .bootstrap import bootstrap_limits
 from .clusters import BadSample, ClusterSums, Floats, group_by_cluster
 from .exact import all_alike_interval
+from .power import FEWEST_CLUSTERS
 
 Method = Literal["wilson", "bootstrap", "exact", "none"]
 
@@ -64,16 +65,28 @@ def mean_interval(
         if bounds is not None:
             low, high = all_alike_interval(grouped.mean, grouped.count, 0.95, bounds)
         return MeanInterval(grouped.mean, low, high, "none" if bounds is None else "exact")
-    [(low, high)] = bootstrap_intervals(grouped, [0.95], resamples, np.random.default_rng(seed))
+    [(low, high)] = bootstrap_intervals(grouped, [0.95], bounds, resamples, np.random.default_rng(seed))
     return MeanInterval(grouped.mean, low, high, "bootstrap")
 
 
 def bootstrap_intervals(
-    grouped: ClusterSums, levels: Sequence[float], resamples: int, rng: np.random.Generator
+    grouped: ClusterSums,
+    levels: Sequence[float],
+    bounds: tuple[float, float] | None,
+    resamples: int,
+    rng: np.random.Generator,
 ) -> list[tuple[float, float]]:
-    """The bootstrap interval of one mean at each level. Clusters must not be all alike."""
+    """The bootstrap interval of one mean at each level. Clusters must not be all alike.
+
+    Below six clusters even a unanimous sign test cannot reject, and resampling two or three documents knows only
+    those: there a bounded score's interval is widened to what as many alike documents would leave open.
+    """
     limits = bootstrap_limits(grouped.sums[:, None], grouped.sizes, levels, resamples, rng)
-    return [(float(low[0]), float(high[0])) for low, high in limits]
+    intervals = [(float(low[0]), float(high[0])) for low, high in limits]
+    if bounds is None or grouped.count >= FEWEST_CLUSTERS:
+        return intervals
+    widest = [all_alike_interval(grouped.mean, grouped.count, level, bounds) for level in levels]
+    return [(min(low, w[0]), max(high, w[1])) for (low, high), w in zip(intervals, widest, strict=True)]
 
 
 def _wilson(values: Floats) -> MeanInterval:

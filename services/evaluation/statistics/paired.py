@@ -102,4 +102,4 @@ def _intervals(
 ) -> list[tuple[float, float]]:
     if differences.all_alike:
         return [all_alike_interval(differences.mean, differences.count, level, bounds) for level in _LEVELS]
-    return bootstrap_intervals(differences, _LEVELS, resamples, rng)
+    return bootstrap_intervals(differences, _LEVELS, bounds, resamples, rng)

@@ -68,5 +68,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 def _replace_norms(model: nn.Module) -> None:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child).__name__.endswith("RMSNorm") and hasattr(child, "variance_epsilon"):
-                setattr(parent, name, FrozenRMSNorm(child.weight, child.variance_epsilon))
+            if type(child).__name__.endswith("RMSNorm"):
+                weight, epsilon = child.weight, child.variance_epsilon
+                assert isinstance(weight, nn.Parameter)
+                assert isinstance(epsilon, float)
+                setattr(parent, name, FrozenRMSNorm(weight, epsilon))

@@ -58,7 +58,9 @@ def _render(tokenizer: Any, row: Row) -> tuple[str, str]:
     """The prompt up to where the model begins to speak, and the completion up to the end-of-turn token."""
     messages = list(row.messages)
     prompt: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    whole: str = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": row.answer}], tokenize=False)
+    whole: str = tokenizer.apply_chat_template(
+        [*messages, {"role": "assistant", "content": row.answer}], tokenize=False
+    )
     completion = whole[len(prompt) :].rstrip() if whole.startswith(prompt) else row.answer
     end = tokenizer.eos_token or ""
     return prompt, completion if end and completion.endswith(end) else completion + end

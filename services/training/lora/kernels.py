@@ -122,7 +122,7 @@ class _GroupedAttention(torch.autograd.Function):
 
 
 def packed_attention(
-    module: nn.Module,
+    _module: nn.Module,
     query: Tensor,  # (1, H, N, D)
     key: Tensor,  # (1, G, N, D)
     value: Tensor,  # (1, G, N, D)

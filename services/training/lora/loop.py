@@ -22,6 +22,8 @@ from services.training.lora.scoring import Tally, score_pack, score_set
 from services.training.order import CheckpointSaved, Finished, Stepped
 from services.training.recipe import Recipe
 
+_REMEDY = "The last checkpoint is kept. Lower the learning rate or lengthen the warm-up, and look at this step's examples."
+
 
 class Share(Protocol):
     """How many threads this process may compute with now."""
@@ -29,7 +31,7 @@ class Share(Protocol):
     def threads(self) -> int: ...
 
 
-class StoppedEarly(Exception):  # noqa: N818  (not an error: the worker asked for it)
+class StoppedEarly(Exception):
     """Somebody asked the run to stop; its checkpoint is written."""
 
 
@@ -131,8 +133,7 @@ class Training:
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm))
         if not (math.isfinite(tally.loss) and math.isfinite(norm)):
             raise NonFiniteLoss(
-                f"Loss {tally.mean_loss} with gradient norm {norm} at step {step}. The last checkpoint is kept. "
-                "Lower the learning rate or lengthen the warm-up, and look at the examples of this step."
+                f"The loss is {tally.mean_loss} and the gradient's norm {norm} at step {step}. {_REMEDY}"
             )
         rate = self.plan.learning_rate(step)
         self.optimizer.param_groups[0]["lr"] = rate
@@ -172,13 +173,10 @@ class Training:
             packed = pack(group)
             loss, correct = score_pack(self.model, packed)
             (loss / labels).backward()
-            tally.add(loss.detach(), correct, len(packed.labels))
+            tally.add(loss.detach(), correct, packed.label_count)
             computed += len(packed.input_ids)
             if not math.isfinite(tally.loss):
-                raise NonFiniteLoss(
-                    f"The loss is {tally.loss} at step {step}. The last checkpoint is kept. Lower the learning rate "
-                    "or lengthen the warm-up, and look at the examples of this step."
-                )
+                raise NonFiniteLoss(f"The loss is {tally.loss} at step {step}. {_REMEDY}")
         return tally, computed
 
     def _validate(self, step: int) -> Tally | None:
@@ -186,6 +184,8 @@ class Training:
             self.progress.best_step = step
             return None
         tally = score_set(self.model, self.validation, self.recipe.micro_batch_tokens)
+        if not math.isfinite(tally.loss):
+            raise NonFiniteLoss(f"The validation loss is {tally.loss} after step {step}. {_REMEDY}")
         progress = self.progress
         if progress.best_loss is None or tally.mean_loss < progress.best_loss:
             progress.best_loss, progress.best_accuracy = tally.mean_loss, tally.accuracy

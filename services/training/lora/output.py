@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from services.training.lora.loop import Training
 from services.training.lora.adapter import save_for_peft
+from services.training.lora.loop import Training
 from services.training.order import Finished, TrainingOrder
 
 _UNKNOWN_LICENCE = "see the base model"

@@ -11,6 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+NODE_MULTIPLE = 32
+LABEL_MULTIPLE = 16
+NO_LABEL = -100
+"""What torch's cross entropy leaves out."""
+
 
 @dataclass(frozen=True)
 class TokenExample:
@@ -30,13 +35,18 @@ class TokenExample:
 
 @dataclass(frozen=True)
 class Pack:
-    """One forward pass: N trie nodes, M labels."""
+    """One forward pass: N trie nodes, M places for labels, padding at the end of both.
+
+    Lengths are rounded up because every new length costs the CPU's matrix library freshly compiled kernels, in time
+    and in memory that it keeps: without rounding the demo's run grew by a gigabyte.
+    """
 
     input_ids: npt.NDArray[np.int64]  # (N,)
     positions: npt.NDArray[np.int64]  # (N,) place within the example, from 0
     sees: npt.NDArray[np.bool_]  # (N, N) row attends to column: itself and its ancestors in the trie
     label_nodes: npt.NDArray[np.int64]  # (M,) node whose next token is scored
-    labels: npt.NDArray[np.int64]  # (M,) that next token
+    labels: npt.NDArray[np.int64]  # (M,) that next token, NO_LABEL in padding
+    label_count: int
 
 
 def pack(examples: Sequence[TokenExample]) -> Pack:
@@ -62,16 +72,19 @@ def pack(examples: Sequence[TokenExample]) -> Pack:
         label_nodes.append(path[len(example.prompt) - 1 :])
         labels.extend(example.completion)
         last_tokens = tokens
-    sees = np.zeros((len(ids), len(ids)), dtype=np.bool_)
+    size = _round_up(len(ids), NODE_MULTIPLE)
+    sees = np.eye(size, dtype=np.bool_)  # padding sees itself, so that its softmax is not empty
     for shared, nodes in rows:
         depth = np.arange(len(nodes))
         sees[np.ix_(nodes[shared:], nodes)] = depth[None, :] <= depth[shared:, None]
+    places = _round_up(len(labels), LABEL_MULTIPLE)
     return Pack(
-        input_ids=np.array(ids, dtype=np.int64),
-        positions=np.array(positions, dtype=np.int64),
+        input_ids=_padded(ids, size, 0),
+        positions=_padded(positions, size, 0),
         sees=sees,
-        label_nodes=np.concatenate(label_nodes),
-        labels=np.array(labels, dtype=np.int64),
+        label_nodes=_padded(np.concatenate(label_nodes), places, 0),
+        labels=_padded(labels, places, NO_LABEL),
+        label_count=len(labels),
     )
 
 
@@ -91,6 +104,16 @@ def split_batch(examples: Iterable[TokenExample], limit: int) -> list[list[Token
             size = len(tokens)
         last = tokens
     return packs
+
+
+def _round_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
+
+
+def _padded(values: Sequence[int] | npt.NDArray[np.int64], length: int, filler: int) -> npt.NDArray[np.int64]:
+    padded = np.full(length, filler, dtype=np.int64)
+    padded[: len(values)] = values
+    return padded
 
 
 def shared_prefix(left: Sequence[int], right: Sequence[int]) -> int:

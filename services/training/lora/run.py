@@ -17,6 +17,7 @@ from services.training.lora.base_model import BaseModel, load_base
 from services.training.lora.examples import read_rows, tokenize
 from services.training.lora.loop import Share, StoppedEarly, Training
 from services.training.lora.output import write_adapter_folder
+from services.training.lora.packing import TokenExample
 from services.training.order import HANDED_OVER, ChildEvent, Failed, Started, TrainingOrder
 from shared.compute import ComputeShare
 from shared.errors import UpliftError
@@ -24,9 +25,9 @@ from shared.errors import UpliftError
 _PR_SET_PDEATHSIG = 1
 
 
-def main(order_file: Path) -> int:
+def main(order_file: Path, parent: int | None = None) -> int:
     """Exit status: 0 done, 75 handed over after SIGTERM, 1 failed for the reason in the last event."""
-    die_with_parent()
+    die_with_parent(parent)
     stop = _StopSignal()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -66,7 +67,8 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
     """Tokenise, attach the adapter, resume, and announce the run."""
     recipe = order.recipe
     examples, left_out = tokenize(model.tokenizer, read_rows(order.train_file), recipe.max_length)
-    validation, left_out_too = [], 0
+    validation: list[TokenExample] = []
+    left_out_too = 0
     if order.validation_file is not None:
         validation, left_out_too = tokenize(model.tokenizer, read_rows(order.validation_file), recipe.max_length)
     adapter = attach(model.whole, recipe)
@@ -122,12 +124,11 @@ def name_exhaustion(error: BaseException) -> UpliftError | None:
     return None
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int | None) -> None:
     """Have the kernel kill this process when the worker dies, so that no orphan trains on under a lost lease."""
     with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere the broken pipe ends it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    expected = os.environ.get("UPLIFT_TRAINING_PARENT")
-    if expected is not None and os.getppid() != int(expected):
+    if parent is not None and os.getppid() != parent:
         sys.exit(1)  # the parent died before the kernel was asked
 
 
@@ -146,4 +147,4 @@ class _StopSignal:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None))

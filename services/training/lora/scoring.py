@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from services.training.lora.base_model import BaseModel
-from services.training.lora.packing import Pack, TokenExample, pack, split_batch
+from services.training.lora.packing import NO_LABEL, Pack, TokenExample, pack, split_batch
 
 
 @dataclass
@@ -46,7 +46,7 @@ def score_pack(model: BaseModel, packed: Pack) -> tuple[Tensor, Tensor]:
     ).last_hidden_state  # (1, N, width)
     logits = model.head(hidden[0, torch.from_numpy(packed.label_nodes).to(device)]).float()  # (M, vocabulary)
     labels = torch.from_numpy(packed.labels).to(device)
-    loss = functional.cross_entropy(logits, labels, reduction="sum")
+    loss = functional.cross_entropy(logits, labels, reduction="sum", ignore_index=NO_LABEL)
     return loss, (logits.detach().argmax(-1) == labels).sum()
 
 
@@ -58,6 +58,6 @@ def score_set(model: BaseModel, examples: Sequence[TokenExample], micro_batch_to
     with torch.inference_mode():
         for group in split_batch(examples, micro_batch_tokens):
             packed = pack(group)
-            tally.add(*score_pack(model, packed), len(packed.labels))
+            tally.add(*score_pack(model, packed), packed.label_count)
     model.whole.train(was_training)
     return tally

@@ -1,0 +1,169 @@
+"""The data service's doors: OpenAI's files, and our datasets with their examples."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from services.data import handlers, repository
+from services.data.domain import Split
+from services.data.schemas import CreateDataset, CreateRaftDataset, dataset_object, example_object, file_object
+from services.data.settings import DataSettings
+from services.data.tables import Dataset
+from services.data.uploads import read_upload
+from shared.web import Caller, caller, page, wiring
+from shared.wiring import Wiring
+
+router = APIRouter(tags=["data"])
+Who = Annotated[Caller, Depends(caller)]
+Parts = Annotated[Wiring, Depends(wiring)]
+Order = Literal["asc", "desc"]
+_UPLOAD_FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "purpose": {"type": "string", "enum": list(handlers.PURPOSES)},
+                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                        "expires_after[seconds]": {"type": "integer"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("/files", openapi_extra=_UPLOAD_FORM)
+async def upload_file(request: Request, who: Who, parts: Parts) -> dict[str, Any]:
+    """Upload a file. Equal content is stored once in a project."""
+    async with read_upload(request, DataSettings().max_upload_bytes) as upload:
+        row = await run_in_threadpool(
+            handlers.keep_file,
+            parts,
+            who.project_id,
+            upload.content,
+            filename=upload.filename,
+            purpose=upload.purpose,
+            expires_after=upload.expires_after,
+        )
+    return file_object(row)
+
+
+@router.get("/files")
+def list_files(
+    who: Who,
+    parts: Parts,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    order: Order = "desc",
+    purpose: str | None = None,
+) -> dict[str, Any]:
+    """The project's files."""
+    with parts.database.transaction(who.project_id) as session:
+        found, more = repository.list_files(
+            session, after=after, limit=limit, descending=order == "desc", purpose=purpose
+        )
+        return page([file_object(row) for row in found], has_more=more)
+
+
+@router.get("/files/{file_id}")
+def show_file(file_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """One file."""
+    with parts.database.transaction(who.project_id) as session:
+        return file_object(repository.get_file(session, file_id))
+
+
+@router.get("/files/{file_id}/content", response_class=StreamingResponse)
+def download_file(file_id: str, who: Who, parts: Parts) -> StreamingResponse:
+    """The file's bytes, as they were uploaded."""
+    row, content = handlers.open_file(parts, who.project_id, file_id)
+    headers = {
+        "content-length": str(row.bytes),
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(row.filename, safe='')}",
+        "x-content-type-options": "nosniff",
+    }
+    return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
+
+
+@router.delete("/files/{file_id}")
+def delete_file(file_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """Delete a file. Datasets and vector stores made of it stay as they are."""
+    handlers.delete_file(parts, who.project_id, file_id)
+    return {"id": file_id, "object": "file", "deleted": True}
+
+
+@router.post("/datasets")
+def create_dataset(body: CreateDataset, who: Who, parts: Parts) -> dict[str, Any]:
+    """Import an uploaded file of examples: a job cleans, splits and freezes it."""
+    with parts.database.transaction(who.project_id) as session:
+        return _shown(session, handlers.create_dataset(session, who.project_id, body))
+
+
+@router.post("/datasets/raft")
+def create_raft_dataset(body: CreateRaftDataset, who: Who, parts: Parts) -> dict[str, Any]:
+    """Derive a training set whose questions carry passages as a vector store returns them."""
+    with parts.database.transaction(who.project_id) as session:
+        return _shown(session, handlers.create_raft_dataset(session, who.project_id, body))
+
+
+@router.get("/datasets")
+def list_datasets(
+    who: Who,
+    parts: Parts,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Order = "desc",
+) -> dict[str, Any]:
+    """The project's datasets, without their quality reports."""
+    with parts.database.transaction(who.project_id) as session:
+        found, more = repository.list_datasets(session, after=after, limit=limit, descending=order == "desc")
+        return page(_objects(session, found, with_report=False), has_more=more)
+
+
+@router.get("/datasets/{dataset_id}")
+def show_dataset(dataset_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """One dataset with its quality report."""
+    with parts.database.transaction(who.project_id) as session:
+        return _shown(session, repository.get_dataset(session, dataset_id))
+
+
+@router.get("/datasets/{dataset_id}/examples")
+def list_examples(
+    dataset_id: str,
+    who: Who,
+    parts: Parts,
+    split: Split | None = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> dict[str, Any]:
+    """A ready dataset's examples, in the order of its source."""
+    with parts.database.transaction(who.project_id) as session:
+        found, more = handlers.list_examples(session, dataset_id, split=split, after=after, limit=limit)
+        return page([example_object(row) for row in found], has_more=more)
+
+
+@router.delete("/datasets/{dataset_id}")
+def delete_dataset(dataset_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """Delete a dataset and its examples. What was trained or measured on it keeps its id and hash."""
+    with parts.database.transaction(who.project_id) as session:
+        handlers.delete_dataset(session, dataset_id)
+    return {"id": dataset_id, "object": "dataset", "deleted": True}
+
+
+def _shown(session: Session, dataset: Dataset) -> dict[str, Any]:
+    return _objects(session, [dataset], with_report=True)[0]
+
+
+def _objects(session: Session, datasets: Sequence[Dataset], *, with_report: bool) -> list[dict[str, Any]]:
+    jobs = repository.jobs_of(session, datasets)
+    return [dataset_object(one, jobs.get(one.job_id or ""), with_report=with_report) for one in datasets]

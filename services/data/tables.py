@@ -1,0 +1,64 @@
+"""The tables that only the data service writes: files, datasets and examples."""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.database import Base, TenantRow
+
+_MOMENT = sa.TIMESTAMP(timezone=True)
+
+
+class File(TenantRow, Base):
+    """Bytes that a client uploaded; `blob_key` is where storage keeps them, shared by files of equal content."""
+
+    __tablename__ = "files"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    filename: Mapped[str]
+    purpose: Mapped[str]
+    bytes: Mapped[int] = mapped_column(sa.BigInteger)
+    sha256: Mapped[str]
+    blob_key: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="processed")
+    created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
+    expires_at: Mapped[datetime | None] = mapped_column(_MOMENT)
+
+
+class Dataset(TenantRow, Base):
+    """An immutable version of examples once it is `ready`; `spec` is what was asked, `lineage` what it came from."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="pending")
+    sha256: Mapped[str | None]
+    sizes: Mapped[dict[str, Any] | None]
+    report: Mapped[dict[str, Any] | None]
+    lineage: Mapped[dict[str, Any]]
+    spec: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
+
+
+class ExampleRow(TenantRow, Base):
+    """One example of one dataset; its id follows from the dataset's and its position, so a rerun writes the same."""
+
+    __tablename__ = "examples"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    dataset_id: Mapped[str]
+    position: Mapped[int]
+    split: Mapped[str]
+    messages: Mapped[list[Any]]
+    answer: Mapped[str]
+    documents: Mapped[list[str]] = mapped_column(ARRAY(sa.Text))
+    cluster: Mapped[str]
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB)
+    provenance: Mapped[dict[str, Any]]
+    passages: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))

@@ -1,0 +1,157 @@
+"""Many LoRA adapters on one set of base weights, each row of a batch with its own.
+
+The low-rank matrices of all loaded adapters are concatenated, so that a batch with any mix of adapters costs two small
+products per layer: `((x Aᵀ) ∘ mask) Bᵀ`, where the row's mask selects (and scales) its adapter's rank columns. A row
+without an adapter has a mask of zeros, and a batch without adapters skips the products. Formula: Hu et al. 2021
+(LoRA), α/r scaling, α/√r for rsLoRA. Checked against peft in tests/ml.
+"""
+
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from services.generation.answering import AdapterRef
+from services.generation.errors import UnsupportedAdapter
+
+_PREFIX = "base_model.model."
+_UNSUPPORTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "megatron_config")
+
+
+class RowMask:
+    """The one value that every layer reads: (B, 1, total rank) or None when no row has an adapter."""
+
+    value: torch.Tensor | None = None
+
+
+class MultiLoraLinear(nn.Module):
+    """A frozen linear layer with the concatenated low-rank matrices of every loaded adapter."""
+
+    def __init__(self, base: nn.Linear, mask: RowMask) -> None:
+        super().__init__()
+        self.base = base
+        self._mask = mask
+        self.down: torch.Tensor | None = None  # (in, total rank)
+        self.up: torch.Tensor | None = None  # (total rank, out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, T, in) → (B, T, out)
+        found: torch.Tensor = self.base(x)
+        if self._mask.value is None or self.down is None or self.up is None:
+            return found
+        return found + ((x @ self.down) * self._mask.value) @ self.up
+
+
+class AdapterPool:
+    """Loads adapters at their first use and keeps the most recently used ones."""
+
+    def __init__(self, model: nn.Module, *, most: int = 8) -> None:
+        self._most = most
+        self._mask = RowMask()
+        self._dtype = next(model.parameters()).dtype
+        self._layers = _wrap_linears(model, self._mask)
+        self._loaded: OrderedDict[str, _Adapter] = OrderedDict()
+
+    def ensure(self, wanted: Sequence[AdapterRef], in_use: set[str]) -> None:
+        """Have these adapters ready; drops the least recently used beyond the limit, never one in use.
+
+        Raises UnsupportedAdapter, and then nothing has changed.
+        """
+        missing = [ref for ref in dict.fromkeys(wanted) if ref.name not in self._loaded]
+        loaded = [(ref.name, _load(ref, self._layers, self._dtype)) for ref in missing]
+        for ref in wanted:
+            if ref.name in self._loaded:
+                self._loaded.move_to_end(ref.name)
+        self._loaded.update(loaded)
+        needed = in_use | {ref.name for ref in wanted}
+        dropped = [name for name in self._loaded if name not in needed][: max(0, len(self._loaded) - self._most)]
+        for name in dropped:
+            del self._loaded[name]
+        if loaded or dropped:
+            self._rebuild()
+
+    def select(self, rows: Sequence[str | None]) -> None:
+        """Say which adapter each row of the next forward pass has."""
+        if not any(rows):
+            self._mask.value = None
+            return
+        mask = torch.zeros(len(rows), 1, sum(adapter.rank for adapter in self._loaded.values()), dtype=self._dtype)
+        start = 0
+        for name, adapter in self._loaded.items():
+            for row, wanted in enumerate(rows):
+                if wanted == name:
+                    mask[row, 0, start : start + adapter.rank] = adapter.scaling
+            start += adapter.rank
+        self._mask.value = mask
+
+    def _rebuild(self) -> None:
+        for name, layer in self._layers.items():
+            parts = [adapter.matrices(name, layer, self._dtype) for adapter in self._loaded.values()]
+            layer.down = torch.cat([down for down, _ in parts], dim=1).contiguous() if parts else None
+            layer.up = torch.cat([up for _, up in parts], dim=0).contiguous() if parts else None
+
+
+class _Adapter:
+    """One adapter's matrices by layer name."""
+
+    def __init__(self, rank: int, scaling: float, pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self.rank, self.scaling, self._pairs = rank, scaling, pairs
+
+    def matrices(self, name: str, layer: MultiLoraLinear, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """(in, rank) and (rank, out); zeros where the adapter leaves the layer alone."""
+        if name in self._pairs:
+            return self._pairs[name]
+        base = layer.base
+        return (
+            torch.zeros(base.in_features, self.rank, dtype=dtype),
+            torch.zeros(self.rank, base.out_features, dtype=dtype),
+        )
+
+
+def _wrap_linears(model: nn.Module, mask: RowMask) -> dict[str, MultiLoraLinear]:
+    """Put a MultiLoraLinear around every linear layer but the output head."""
+    wrapped: dict[str, MultiLoraLinear] = {}
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and not name.endswith("lm_head"):
+            parent, _, attribute = name.rpartition(".")
+            layer = MultiLoraLinear(module, mask)
+            setattr(model.get_submodule(parent), attribute, layer)
+            wrapped[name] = layer
+    return wrapped
+
+
+def _load(ref: AdapterRef, layers: dict[str, MultiLoraLinear], dtype: torch.dtype) -> _Adapter:
+    config = _read_config(ref)
+    path = ref.folder / "adapter_model.safetensors"
+    if not path.exists():
+        raise UnsupportedAdapter(
+            f"Adapter {ref.name}: there is no adapter_model.safetensors; pickles are never loaded."
+        )
+    halves: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in load_file(path).items():
+        layer, _, half = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".lora_")
+        if layer not in layers or half not in {"A", "B"}:
+            raise UnsupportedAdapter(f"Adapter {ref.name} has weights {key}, which the base model has no place for.")
+        halves.setdefault(layer, {})[half] = tensor.to(dtype)
+    rank = int(config["r"])
+    scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    pairs = {layer: (half["A"].T.contiguous(), half["B"].T.contiguous()) for layer, half in halves.items()}
+    return _Adapter(rank, float(scaling), pairs)
+
+
+def _read_config(ref: AdapterRef) -> dict[str, Any]:
+    path: Path = ref.folder / "adapter_config.json"
+    if not path.exists():
+        raise UnsupportedAdapter(f"Adapter {ref.name}: there is no adapter_config.json.")
+    config: dict[str, Any] = json.loads(path.read_text())
+    if config.get("peft_type") != "LORA":
+        raise UnsupportedAdapter(f"Adapter {ref.name} is of type {config.get('peft_type')!r}; LORA can be served.")
+    used = [name for name in _UNSUPPORTED if config.get(name)]
+    if used:
+        raise UnsupportedAdapter(f"Adapter {ref.name} uses {', '.join(used)}, which this engine cannot serve yet.")
+    return config

@@ -1,0 +1,127 @@
+"""Every query of the generation service."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from services.generation.domain import Adapter, digest
+from services.generation.errors import ModelNotFound, PromptNotFound, ReleaseNotFound, VariantNotFound
+from services.generation.tables import Prompt, Release, Variant
+from shared import read_models
+from shared.ids import new_id
+from shared.prompt_format import PromptSpec
+
+_ADAPTERS = read_models.adapters
+
+
+def save_prompt(session: Session, project_id: str, name: str, spec: PromptSpec) -> Prompt:
+    """The newest version of a prompt; content that a version already has is that version."""
+    content = spec.model_dump(mode="json")
+    known = sa.select(Prompt).where(Prompt.name == name, Prompt.digest == digest(content))
+    found = session.scalars(known).one_or_none()
+    if found is not None:
+        return found
+    # two writers of one name must not take the same version number
+    session.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"prompt:{project_id}:{name}"})
+    latest = session.scalar(sa.select(sa.func.max(Prompt.version)).where(Prompt.name == name)) or 0
+    row = {"id": new_id("prompt_"), "project_id": project_id, "name": name, "version": latest + 1}
+    row |= {"digest": digest(content), "spec": content}
+    session.execute(insert(Prompt).values(row).on_conflict_do_nothing())
+    return session.scalars(known).one()
+
+
+def prompt(session: Session, prompt_id: str) -> Prompt:
+    found = session.get(Prompt, prompt_id)
+    if found is None:
+        raise PromptNotFound(f"There is no prompt {prompt_id!r} in this project.", param="prompt")
+    return found
+
+
+def list_prompts(session: Session, *, name: str | None, after: str | None, limit: int) -> tuple[list[Prompt], bool]:
+    query = sa.select(Prompt).order_by(Prompt.created_at.desc(), Prompt.id.desc()).limit(limit + 1)
+    if name is not None:
+        query = query.where(Prompt.name == name)
+    if after is not None:
+        last = prompt(session, after)
+        query = query.where(sa.tuple_(Prompt.created_at, Prompt.id) < sa.tuple_(last.created_at, last.id))
+    found = list(session.scalars(query))
+    return found[:limit], len(found) > limit
+
+
+def save_variant(session: Session, project_id: str, name: str, content: Mapping[str, Any]) -> Variant:
+    """The variant of this content: {base_model, adapter_id, prompt_id, retrieval, sampling}; made if it is new."""
+    fingerprint = digest(content)
+    model_id = f"{_slug(name)}-{fingerprint[:8]}"
+    row = {"id": new_id("var_"), "project_id": project_id, "model_id": model_id, "name": name, "digest": fingerprint}
+    session.execute(insert(Variant).values(row | dict(content)).on_conflict_do_nothing())
+    return session.scalars(sa.select(Variant).where(Variant.digest == fingerprint)).one()
+
+
+def variant(session: Session, variant_id: str) -> Variant:
+    found = session.get(Variant, variant_id)
+    if found is None:
+        raise VariantNotFound(f"There is no variant {variant_id!r} in this project.", param="variant")
+    return found
+
+
+def list_variants(session: Session, *, after: str | None, limit: int) -> tuple[list[Variant], bool]:
+    query = sa.select(Variant).order_by(Variant.created_at.desc(), Variant.id.desc()).limit(limit + 1)
+    if after is not None:
+        last = variant(session, after)
+        query = query.where(sa.tuple_(Variant.created_at, Variant.id) < sa.tuple_(last.created_at, last.id))
+    found = list(session.scalars(query))
+    return found[:limit], len(found) > limit
+
+
+def variant_by_model(session: Session, model_id: str) -> Variant | None:
+    return session.scalars(sa.select(Variant).where(Variant.model_id == model_id)).one_or_none()
+
+
+def release_by_model(session: Session, model_id: str, *, lock: bool = False) -> Release | None:
+    query = sa.select(Release).where(Release.model_id == model_id)
+    return session.scalars(query.with_for_update() if lock else query).one_or_none()
+
+
+def release(session: Session, release_id: str, *, lock: bool = False) -> Release:
+    query = sa.select(Release).where(Release.id == release_id)
+    found = session.scalars(query.with_for_update() if lock else query).one_or_none()
+    if found is None:
+        raise ReleaseNotFound(f"There is no release {release_id!r} in this project.", param="release_id")
+    return found
+
+
+def releases(session: Session) -> list[Release]:
+    return list(session.scalars(sa.select(Release).order_by(Release.created_at.desc(), Release.id)))
+
+
+def all_variants(session: Session) -> list[Variant]:
+    return list(session.scalars(sa.select(Variant).order_by(Variant.created_at.desc(), Variant.id)))
+
+
+def adapters(session: Session) -> list[Any]:
+    """Rows of training's adapters, newest first: id, model_id, base_model, created_at."""
+    columns = (_ADAPTERS.c.id, _ADAPTERS.c.model_id, _ADAPTERS.c.base_model, _ADAPTERS.c.created_at)
+    return list(session.execute(sa.select(*columns).order_by(_ADAPTERS.c.created_at.desc(), _ADAPTERS.c.id)))
+
+
+def adapter(session: Session, *, id: str | None = None, model_id: str | None = None) -> tuple[Adapter, str] | None:  # noqa: A002
+    """An adapter with its base model's id."""
+    columns = (_ADAPTERS.c.id, _ADAPTERS.c.model_id, _ADAPTERS.c.blob_key, _ADAPTERS.c.base_model)
+    wanted = _ADAPTERS.c.id == id if id is not None else _ADAPTERS.c.model_id == model_id
+    row = session.execute(sa.select(*columns).where(wanted)).one_or_none()
+    return None if row is None else (Adapter(row.id, row.model_id, row.blob_key), row.base_model)
+
+
+def delete_variant(session: Session, found: Variant) -> None:
+    used = session.scalar(sa.select(Release.model_id).where(Release.variant_id == found.id))
+    if used is not None:
+        raise ModelNotFound(f"{found.model_id} is what the release {used!r} points to; point it elsewhere first.")
+    session.delete(found)
+
+
+def _slug(name: str) -> str:
+    kept = "".join(letter if letter.isalnum() or letter in "._+-" else "-" for letter in name.lower())
+    return kept.strip("-") or "variant"

@@ -1,0 +1,216 @@
+"""Chat, models, prompts, variants and releases over HTTP."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from services.generation import chat, handlers, repository
+from services.generation.catalogue import model_list, model_object
+from services.generation.resolving import resolve
+from services.generation.schemas import ChatCompletion, CreatePrompt, CreateRelease, CreateVariant
+from services.generation.tables import Prompt, Release, Variant
+from shared.clock import unix
+from shared.errors import Forbidden
+from shared.live import Reply
+from shared.messages import OrderedVariant
+from shared.web import Caller, caller, page, wiring
+from shared.wiring import Wiring
+
+router = APIRouter(tags=["generation"])
+Who = Annotated[Caller, Depends(caller)]
+Parts = Annotated[Wiring, Depends(wiring)]
+Limit = Annotated[int, Query(ge=1, le=100)]
+_ANSWER_SECONDS = 600.0
+
+
+@router.post("/chat/completions", response_model=None)
+async def create_completion(body: ChatCompletion, who: Who, parts: Parts) -> Response:
+    """Ask any model id: base model, adapter, variant or release. Retrieval variants answer with `citations`."""
+    body.refuse_unsupported()
+    if body.stream:
+        # an unknown model must be a 404, which is impossible once the stream has begun
+        await run_in_threadpool(_check_model, parts, who.project_id, body.model)
+    replies = parts.live.astream(
+        "generation.interactive",
+        "generation.chat",
+        who.project_id,
+        body.live_body(),
+        timeout_s=_ANSWER_SECONDS,
+        request_id=who.request_id,
+    )
+    if not body.stream:
+        return JSONResponse(chat.completion(await _last(replies)))
+    usage = body.stream_options is not None and body.stream_options.include_usage
+    first = await anext(replies)  # a full queue answers 429 before anything is sent
+    stream = chat.chunks(_with_first(first, replies), body.model, include_usage=usage)
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/models")
+def list_models(who: Who, parts: Parts) -> dict[str, Any]:
+    """Base models first, then releases, variants and adapters newest first, embedders last."""
+    with parts.database.transaction(who.project_id) as session:
+        return {"object": "list", "data": model_list(session, parts.settings.models_dir)}
+
+
+@router.get("/models/{model:path}")
+def show_model(model: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """One model by its id."""
+    with parts.database.transaction(who.project_id) as session:
+        return model_object(session, parts.settings.models_dir, model)
+
+
+@router.delete("/models/{model:path}")
+def delete_model(model: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """Delete a variant that no release points to; base models and adapters stay."""
+    with parts.database.transaction(who.project_id) as session:
+        found = repository.variant_by_model(session, model)
+        if found is None:
+            model_object(session, parts.settings.models_dir, model)
+            raise Forbidden(f"{model!r} is not a variant; only variants can be deleted here.", param="model")
+        repository.delete_variant(session, found)
+    return {"id": model, "object": "model", "deleted": True}
+
+
+@router.post("/prompts")
+def create_prompt(body: CreatePrompt, who: Who, parts: Parts) -> dict[str, Any]:
+    """A new version of a prompt; the same content again is the same version."""
+    with parts.database.transaction(who.project_id) as session:
+        return prompt_object(repository.save_prompt(session, who.project_id, body.name, body.spec))
+
+
+@router.get("/prompts")
+def list_prompts(
+    who: Who, parts: Parts, name: str | None = None, after: str | None = None, limit: Limit = 20
+) -> dict[str, Any]:
+    """Prompt versions, newest first."""
+    with parts.database.transaction(who.project_id) as session:
+        found, more = repository.list_prompts(session, name=name, after=after, limit=limit)
+        return page([prompt_object(one) for one in found], has_more=more)
+
+
+@router.get("/prompts/{prompt_id}")
+def show_prompt(prompt_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """One version of a prompt."""
+    with parts.database.transaction(who.project_id) as session:
+        return prompt_object(repository.prompt(session, prompt_id))
+
+
+@router.post("/variants")
+def create_variant(body: CreateVariant, who: Who, parts: Parts) -> dict[str, Any]:
+    """A variant; equal content is one variant, however often it is created."""
+    wanted = OrderedVariant(
+        key="",
+        name=body.name,
+        base_model=body.base_model,
+        adapter_id=body.adapter,
+        prompt=body.prompt.model_dump(mode="json") if body.prompt else None,
+        retrieval=body.retrieval,
+        sampling=body.sampling,
+    )
+    with parts.database.transaction(who.project_id) as session:
+        models_dir = parts.settings.models_dir
+        return variant_object(handlers.create_variant(session, who.project_id, wanted, models_dir=models_dir))
+
+
+@router.get("/variants")
+def list_variants(who: Who, parts: Parts, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
+    """The project's variants, newest first."""
+    with parts.database.transaction(who.project_id) as session:
+        found, more = repository.list_variants(session, after=after, limit=limit)
+        return page([variant_object(one) for one in found], has_more=more)
+
+
+@router.get("/variants/{variant_id}")
+def show_variant(variant_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """One variant: all that decides its answers."""
+    with parts.database.transaction(who.project_id) as session:
+        return variant_object(repository.variant(session, variant_id))
+
+
+@router.post("/releases")
+def create_release(body: CreateRelease, who: Who, parts: Parts) -> dict[str, Any]:
+    """Point a stable model id at a variant."""
+    with parts.database.transaction(who.project_id) as session:
+        made = handlers.point_release(
+            session,
+            who.project_id,
+            body.model_id,
+            body.variant,
+            body.evidence,
+            models_dir=parts.settings.models_dir,
+        )
+        return release_object(made)
+
+
+@router.get("/releases")
+def list_releases(who: Who, parts: Parts) -> dict[str, Any]:
+    """The project's releases with their histories."""
+    with parts.database.transaction(who.project_id) as session:
+        return page([release_object(one) for one in repository.releases(session)], has_more=False)
+
+
+@router.post("/releases/{release_id}/rollback")
+def roll_back_release(release_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """Point a release to the variant before."""
+    with parts.database.transaction(who.project_id) as session:
+        return release_object(handlers.roll_back(session, release_id))
+
+
+def _check_model(parts: Wiring, project_id: str, model: str) -> None:
+    with parts.database.transaction(project_id) as session:
+        resolve(session, parts.settings.models_dir, model)
+
+
+async def _last(replies: AsyncIterator[Reply]) -> dict[str, Any]:
+    answer: dict[str, Any] = {}
+    async for reply in replies:
+        answer = reply.data
+    return answer
+
+
+async def _with_first(first: Reply, rest: AsyncIterator[Reply]) -> AsyncIterator[Reply]:
+    yield first
+    async for reply in rest:
+        yield reply
+
+
+def prompt_object(row: Prompt) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "object": "prompt",
+        "name": row.name,
+        "version": row.version,
+        "spec": row.spec,
+        "created_at": unix(row.created_at),
+    }
+
+
+def variant_object(row: Variant) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "object": "variant",
+        "model": row.model_id,
+        "name": row.name,
+        "base_model": row.base_model,
+        "adapter": row.adapter_id,
+        "prompt": row.prompt_id,
+        "retrieval": row.retrieval,
+        "sampling": row.sampling,
+        "created_at": unix(row.created_at),
+    }
+
+
+def release_object(row: Release) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "object": "release",
+        "model": row.model_id,
+        "variant": row.variant_id,
+        "history": row.history,
+        "created_at": unix(row.created_at),
+        "updated_at": unix(row.updated_at),
+    }

@@ -1,0 +1,128 @@
+"""Use cases of training: create a fine-tuning job, and run one from its rows to a stored adapter."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from services.training import repository
+from services.training.recipe import Recipe
+from services.training.rendering import model_folder
+from services.training.settings import TrainingSettings
+from services.training.tables import TrainingJob
+from services.training.training_run import TrainingRun
+from shared import jobs
+from shared.errors import InvalidInput
+from shared.ids import new_id
+from shared.jobs.context import JobContext
+from shared.jobs.tables import Job
+from shared.messages import OrderTraining, TrainAdapter
+from shared.prompt_format import PromptSpec
+
+
+@dataclass(frozen=True)
+class NewTrainingJob:
+    """What a client asks for. Exactly one of `dataset_id` and `training_file`; `model` may be an adapter's id."""
+
+    model: str
+    dataset_id: str | None
+    training_file: str | None
+    validation_file: str | None
+    recipe: Recipe
+    suffix: str | None
+    metadata: dict[str, str]
+    prompt: PromptSpec
+    max_passage_tokens: int | None
+    init_adapter: str | None
+
+
+def create_fine_tuning_job(
+    session: Session, project_id: str, wanted: NewTrainingJob, settings: TrainingSettings
+) -> tuple[TrainingJob, Job]:
+    """Check what can be checked at once, then write the job and its order in one transaction."""
+    base_model, init_adapter_id = _start_point(session, wanted)
+    if settings.models_dir.is_dir():  # a gateway apart from the workers has no models to look at
+        model_folder(settings.models_dir, base_model)
+    _check_source(session, wanted)
+    job_id = new_id("ftjob-")
+    job = jobs.send(session, project_id, TrainAdapter(training_job_id=job_id), job_id=job_id, subject_id=job_id)
+    row = TrainingJob(
+        id=job.id,
+        project_id=project_id,
+        base_model=base_model,
+        dataset_id=wanted.dataset_id,
+        training_file=wanted.training_file,
+        validation_file=wanted.validation_file,
+        recipe=wanted.recipe.model_dump(mode="json"),
+        seed=wanted.recipe.seed,
+        suffix=wanted.suffix,
+        init_adapter_id=init_adapter_id,
+        prompt=wanted.prompt.model_dump(mode="json"),
+        max_passage_tokens=wanted.max_passage_tokens,
+        metadata_=wanted.metadata,
+    )
+    repository.add(session, row)
+    return row, job
+
+
+def order_training(context: JobContext, command: OrderTraining) -> None:
+    """Another service's order: write the training job's row under this job's id, then train it."""
+    with context.transaction() as session:
+        if repository.find_job(session, context.job.id) is None:
+            repository.add(session, _row_of(context, session, command))
+    TrainingRun(context, context.job.id).run()
+
+
+def train_adapter(context: JobContext, command: TrainAdapter) -> None:
+    """Train what the row describes."""
+    TrainingRun(context, command.training_job_id).run()
+
+
+def _row_of(context: JobContext, session: Session, command: OrderTraining) -> TrainingJob:
+    recipe = Recipe.wanted(command.recipe)
+    repository.check_dataset(session, command.dataset_id)
+    if command.init_adapter_id is not None:
+        repository.adapter(session, command.init_adapter_id)
+    return TrainingJob(
+        id=context.job.id,
+        project_id=context.project_id,
+        base_model=command.base_model,
+        dataset_id=command.dataset_id,
+        recipe=recipe.model_copy(update={"seed": command.seed}).model_dump(mode="json"),
+        seed=command.seed,
+        suffix=command.suffix,
+        init_adapter_id=command.init_adapter_id,
+        prompt=PromptSpec.model_validate(command.prompt).model_dump(mode="json"),
+        max_passage_tokens=command.max_passage_tokens,
+        metadata_={},
+    )
+
+
+def _start_point(session: Session, wanted: NewTrainingJob) -> tuple[str, str | None]:
+    """Base model and adapter to continue from: a fine-tuned model as `model` means its base and its adapter."""
+    tuned = repository.find_adapter(session, wanted.model)
+    if wanted.init_adapter is not None:
+        start = repository.adapter(session, wanted.init_adapter)
+        base = tuned.base_model if tuned else wanted.model
+        if start.base_model != base:
+            raise InvalidInput(
+                f"The adapter {wanted.init_adapter} belongs to {start.base_model}, not to {base}.",
+                param="init_adapter",
+            )
+        return base, start.id
+    return (tuned.base_model, tuned.id) if tuned else (wanted.model, None)
+
+
+def _check_source(session: Session, wanted: NewTrainingJob) -> None:
+    if wanted.dataset_id is not None:
+        repository.check_dataset(session, wanted.dataset_id)
+    if wanted.training_file is not None:
+        repository.file_blob(session, wanted.training_file, param="training_file")
+    if wanted.validation_file is not None:
+        repository.file_blob(session, wanted.validation_file, param="validation_file")
+
+
+JOB_HANDLERS: dict[Any, Any] = {
+    TrainAdapter: train_adapter,
+    OrderTraining: order_training,
+}

@@ -1,0 +1,53 @@
+"""From examples to rows as the served model will see them: the prompt laid out, passages within their budget."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from services.training.domain import Example
+from services.training.errors import BaseModelNotFound
+from shared.prompt_format import Passage, PromptSpec, render
+
+
+class Renderer:
+    """Lays out examples of one job. Passages are cut by the base model's own tokens, as they are when serving."""
+
+    def __init__(self, model_dir: Path, prompt: PromptSpec, max_passage_tokens: int | None) -> None:
+        self._prompt = prompt
+        self._budget = max_passage_tokens
+        self._tokenizer = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
+
+    def write(self, path: Path, examples: Iterable[Example]) -> tuple[int, str]:
+        """One JSON line an example; answers how many there are and the sha256 of the file."""
+        digest, count = hashlib.sha256(), 0
+        with path.open("wb") as lines:
+            for example in examples:
+                line = json.dumps(self._row(example), ensure_ascii=False, sort_keys=True).encode() + b"\n"
+                digest.update(line)
+                lines.write(line)
+                count += 1
+        return count, digest.hexdigest()
+
+    def _row(self, example: Example) -> dict[str, object]:
+        passages = [Passage.model_validate(passage) for passage in example.passages]
+        messages = render(self._prompt, example.messages, passages, fit=self._count, budget=self._budget)
+        return {"messages": messages, "answer": example.answer}
+
+    def _count(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def model_folder(models_dir: Path, base_model: str) -> Path:
+    """The base model's folder; BaseModelNotFound for an unknown id and for one that points out of the models."""
+    root = models_dir.resolve()
+    folder = (root / base_model).resolve()
+    if not folder.is_relative_to(root) or not (folder / "config.json").is_file():
+        raise BaseModelNotFound(
+            f"The base model {base_model!r} is not on this machine. `uplift models list` shows what is; "
+            f"`uplift models pull {base_model}` fetches it.",
+            param="model",
+        )
+    return folder
