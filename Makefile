@@ -4,7 +4,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup models up down demo test check format docs lock clean
+.PHONY: help setup models up down demo test check format docs lock clean bench-statistics
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ check: $(STAMP) ## Format, lint, types, import rules
 format: $(STAMP) ## Format and mend what ruff can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bench-statistics: $(STAMP) ## Coverage and false alarms of the intervals, simulated (about 10 minutes)
+	@$(BIN)/python -m tests.benchmarks.statistics_coverage
 
 docs: $(STAMP) ## Write the generated pages
 	@$(BIN)/python -m scripts.generate_events

@@ -4,19 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deploy.local import state as states
 from deploy.local.child import kill_group
-from deploy.local.errors import StackError
+from deploy.local.errors import HomeNotWritable, StackError
 from deploy.local.layout import Layout
 from deploy.local.state import StackState
 
 ROOT = Path(__file__).resolve().parents[2]
 _STOP_SECONDS = 120
+_SUPERVISE = (sys.executable, "-m", "deploy.local.supervisor")
 
 
 def running(layout: Layout) -> StackState | None:
@@ -25,27 +27,37 @@ def running(layout: Layout) -> StackState | None:
     return found if found is not None and found.supervisor_lives() else None
 
 
-def up(layout: Layout, say: Callable[[str], None]) -> StackState:
-    """Start the stack and wait until it is ready; `say` hears each step. Interrupted, it leaves nothing running."""
-    layout.make()
-    log = layout.logs / "supervisor.log"
-    with log.open("ab") as sink:
+def up(layout: Layout, say: Callable[[str], None], *, argv: tuple[str, ...] = _SUPERVISE) -> StackState:
+    """Start the stack and wait until it is ready; `say` hears each step. Interrupted, it leaves nothing running.
+
+    A stack that somebody else is starting is waited for; one that is stopping is let go first.
+    """
+    found = running(layout)
+    if found is not None and found.phase in {"starting", "ready"}:
+        return _wait_until_ready(layout, found.pid, say, found.supervisor_lives, threading.Event(), logged=0)
+    if found is not None:
+        _wait_until_gone(found)
+    try:
+        layout.make()
+    except PermissionError as error:
+        raise HomeNotWritable(layout.home, error) from error
+    with _interrupts() as interrupted, (layout.logs / "supervisor.log").open("ab") as log:
+        logged = log.tell()
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "deploy.local.supervisor"],
+            argv,
             cwd=ROOT,
             env={**os.environ, "UPLIFT_HOME": str(layout.home)},
             stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
+            stdout=log,
+            stderr=log,
             start_new_session=True,
         )
-    try:
-        return _wait_until_ready(layout, daemon, say)
-    except KeyboardInterrupt:
-        say("stopping again")
-        daemon.terminate()
-        daemon.wait(_STOP_SECONDS)
-        raise
+        try:
+            return _wait_until_ready(layout, daemon.pid, say, lambda: daemon.poll() is None, interrupted, logged=logged)
+        except KeyboardInterrupt:
+            say("stopping again")
+            _end(daemon, layout)
+            raise
 
 
 def down(layout: Layout) -> bool:
@@ -55,10 +67,9 @@ def down(layout: Layout) -> bool:
         return False
     was_running = found.supervisor_lives()
     if was_running:
-        os.kill(found.pid, signal.SIGTERM)
-        until = time.monotonic() + _STOP_SECONDS
-        while found.supervisor_lives() and time.monotonic() < until:
-            time.sleep(0.05)
+        with suppress(ProcessLookupError):
+            os.kill(found.pid, signal.SIGTERM)
+        _wait_until_gone(found)
         if found.supervisor_lives():
             os.kill(found.pid, signal.SIGKILL)
     return reap_leftovers(layout) or was_running
@@ -81,22 +92,63 @@ def reap_leftovers(layout: Layout) -> bool:
     return bool(left)
 
 
-def _wait_until_ready(layout: Layout, daemon: subprocess.Popen[bytes], say: Callable[[str], None]) -> StackState:
+def _wait_until_ready(
+    layout: Layout,
+    pid: int,
+    say: Callable[[str], None],
+    lives: Callable[[], bool],
+    interrupted: threading.Event,
+    *,
+    logged: int,
+) -> StackState:
     said = ""
     while True:
+        alive = lives()  # before the state is read: the last word of one that ended must not be missed
         found = states.read(layout.state)
-        ours = found if found is not None and found.pid == daemon.pid else None
+        ours = found if found is not None and found.pid == pid else None
         if ours is not None and ours.phase == "ready":
             return ours
         if ours is not None and ours.step not in {"", said}:
             said = ours.step
             say(said)
-        if daemon.poll() is not None:
-            reason = ours.error if ours is not None and ours.error else _log_end(layout)
-            raise StackError(reason)
-        time.sleep(0.1)
+        if not alive:
+            raise StackError(_why_it_ended(layout, ours, logged))
+        if interrupted.wait(0.1):
+            raise KeyboardInterrupt
 
 
-def _log_end(layout: Layout) -> str:
-    lines = (layout.logs / "supervisor.log").read_text(errors="replace").splitlines()
-    return "\n".join(lines[-10:]) or "The supervisor ended without a word."
+def _why_it_ended(layout: Layout, ours: StackState | None, logged: int) -> str:
+    if ours is not None and (ours.error or ours.phase == "stopped"):
+        return ours.error or "The stack was stopped while it started."
+    with (layout.logs / "supervisor.log").open(errors="replace") as log:
+        log.seek(logged)
+        return "\n".join(log.read().splitlines()[-10:]) or "The supervisor ended without a word."
+
+
+def _wait_until_gone(found: StackState) -> None:
+    until = time.monotonic() + _STOP_SECONDS
+    while found.supervisor_lives() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def _end(daemon: subprocess.Popen[bytes], layout: Layout) -> None:
+    daemon.terminate()
+    try:
+        daemon.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
+    reap_leftovers(layout)
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C, a closed terminal and SIGTERM as a flag, so that none of them can fall between a start and its record."""
+    happened = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: happened.set()) for number in numbers}
+    try:
+        yield happened
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

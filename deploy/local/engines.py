@@ -12,7 +12,7 @@ from deploy.local.layout import Layout
 from deploy.local.postgres import Postgres
 from deploy.local.valkey import Valkey
 
-_NEEDED_MB = 500
+NEEDED_MB = 500
 
 
 class EmbeddedEngines:
@@ -89,8 +89,8 @@ def free_port() -> int:
 
 def _check_disk(home: Path) -> None:
     free = shutil.disk_usage(home).free // 2**20
-    if free < _NEEDED_MB:
-        raise DiskFull(home, free, _NEEDED_MB)
+    if free < NEEDED_MB:
+        raise DiskFull(home, free, NEEDED_MB)
 
 
 def engines_from_environment(home: Path) -> EmbeddedEngines:

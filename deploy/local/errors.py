@@ -33,3 +33,8 @@ class NoUnprivilegedUser(StackError):
             "Postgres refuses to run as root, and neither a user namespace nor a folder of its own under /var/lib "
             f"could be set up ({reason}). Run as an ordinary user, or set DATABASE_URL to a Postgres with pgvector."
         )
+
+
+class HomeNotWritable(StackError):
+    def __init__(self, home: object, error: OSError) -> None:
+        super().__init__(f"{home} cannot be written ({error}). Set UPLIFT_HOME to a folder of yours.")

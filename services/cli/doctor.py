@@ -17,6 +17,7 @@ from deploy.local.layout import Layout
 from deploy.local.models.catalogue import CATALOGUE
 from deploy.local.postgres import choose_identity
 from deploy.local.supervisor import check_port
+from deploy.local.valkey import find_server
 from shared.settings import Settings
 
 MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
@@ -49,7 +50,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _memory()
     yield _home(settings)
     yield from _models(settings)
-    yield _engines()
+    yield _postgres(settings)
+    yield _valkey()
     yield _port(settings)
 
 
@@ -84,15 +86,29 @@ def _models(settings: Settings) -> Iterator[Finding]:
             yield Finding("warn", f"model {name} is not here: uplift models pull {name}")
 
 
-def _engines() -> Finding:
+def _postgres(settings: Settings) -> Finding:
     if os.environ.get("DATABASE_URL"):
         return Finding("ok", "Postgres: yours (DATABASE_URL)")
     try:
-        identity = choose_identity()
+        identity = choose_identity(settings.home)
     except StackError as error:
         return Finding("fail", str(error))
-    way = {"none": "as you", "user": "in a user namespace, since you are root"}[identity.namespace]
-    return Finding("ok", f"Postgres: embedded, runs {way if identity.uid is None else 'as its own user'}")
+    ways = {
+        "same": "as you",
+        "namespace": "in a user namespace, since you are root",
+        "user": f"as uid {identity.uid} with its data under /var/lib/uplift, since you are root",
+    }
+    return Finding("ok", f"Postgres: embedded, runs {ways[identity.kind]}")
+
+
+def _valkey() -> Finding:
+    if os.environ.get("REDIS_URL"):
+        return Finding("ok", "Valkey: yours (REDIS_URL)")
+    try:
+        find_server()
+    except StackError as error:
+        return Finding("fail", str(error))
+    return Finding("ok", "Valkey: embedded")
 
 
 def _port(settings: Settings) -> Finding:

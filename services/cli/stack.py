@@ -1,6 +1,7 @@
 """`uplift up`, `down`, `status`: the embedded stack, seen from the terminal."""
 
 import json
+import shlex
 import time
 from typing import Annotated, Any
 
@@ -58,7 +59,8 @@ def status(
         )
         return
     Console().print(_table(found, rows))
-    Console().print("waiting: " + ", ".join(f"{name} {length}" for name, length in waiting.items()), highlight=False)
+    lengths = ", ".join(f"{name} {length}" for name, length in waiting.items()) or "unknown, Valkey does not answer"
+    Console().print(f"waiting: {lengths}", highlight=False)
 
 
 def _table(found: StackState, rows: list[dict[str, Any]]) -> Table:
@@ -93,6 +95,12 @@ def _process_row(name: str, pid: int, restarts: int) -> dict[str, Any]:
 
 
 def _queue_lengths(layout: Layout) -> dict[str, int]:
-    lines = dict(line.split("=", 1) for line in layout.environment.read_text().splitlines())
-    with redis.Redis.from_url(lines["REDIS_URL"], socket_timeout=2) as client:
-        return {name: client.llen(name) for name in QUEUES}
+    """Messages waiting per queue; empty while Valkey is not there (yet)."""
+    if not layout.environment.exists():
+        return {}
+    told = dict(word.split("=", 1) for word in shlex.split(layout.environment.read_text()))
+    try:
+        with redis.Redis.from_url(told["REDIS_URL"], socket_timeout=2) as client:
+            return {name: client.llen(name) for name in QUEUES}
+    except redis.RedisError:
+        return {}

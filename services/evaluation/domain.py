@@ -8,6 +8,10 @@ StepStatus = Literal["waiting", "running", "succeeded", "failed", "cancelled", "
 StepKind = Literal["variants", "train", "raft_dataset", "evaluate", "choose", "compare", "release", "report"]
 ExperimentStatus = Literal["running", "succeeded", "failed", "cancelled"]
 
+EVALUATIONS_AT_ONCE = 2
+"""One evaluation fills a generation batch; a second keeps it full while the first runs out. More would only take the
+worker's slots away from the short jobs that steer the experiment: with no limit, the end of a training waited minutes
+to be heard."""
 _SATISFIED = frozenset({"succeeded", "skipped"})
 _NEEDED: dict[StepKind, tuple[str, ...]] = {
     "variants": ("variants",),
@@ -155,6 +159,8 @@ def _start_what_is_ready(experiment: Experiment) -> tuple[Experiment, tuple[Acti
         step = experiment.steps[name]
         if step.status != "waiting" or not _is_ready(experiment, step):
             continue
+        if step.kind == "evaluate" and _evaluating(experiment) >= EVALUATIONS_AT_ONCE:
+            continue
         if step.kind == "choose":
             step = replace(step, status="succeeded", result=_choose(experiment, step))
         elif step.kind == "release" and experiment.result(step.depends_on[0])["verdict"] != "better":
@@ -170,6 +176,10 @@ def _start_what_is_ready(experiment: Experiment) -> tuple[Experiment, tuple[Acti
 
 def _is_ready(experiment: Experiment, step: Step) -> bool:
     return all(experiment.steps[name].status in _SATISFIED for name in step.depends_on)
+
+
+def _evaluating(experiment: Experiment) -> int:
+    return sum(step.kind == "evaluate" and step.status == "running" for step in experiment.steps.values())
 
 
 def _choose(experiment: Experiment, step: Step) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class CreateExperiment(BaseModel):
     raft: RaftSpec = RaftSpec()
     shot_counts: Annotated[list[Annotated[int, Field(ge=0, le=32)]], Field(min_length=1, max_length=8)] = [0, 3, 6]
     retrieval_ks: Annotated[list[Annotated[int, Field(ge=1, le=20)]], Field(min_length=1, max_length=8)] = [1, 3]
-    max_passage_tokens: Annotated[int, Field(ge=16, le=8192)] = 320
+    max_passage_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
     max_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
     validation_limit: Annotated[int, Field(ge=1)] | None = None
     release_as: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None

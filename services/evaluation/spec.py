@@ -59,7 +59,7 @@ class ExperimentSpec(BaseModel):
     """Worked examples from the train split, in the order in which a few-shot prompt takes them."""
     shot_counts: tuple[int, ...] = (0, 3, 6)
     retrieval_ks: tuple[int, ...] = (1, 3)
-    max_passage_tokens: int = 320
+    max_passage_tokens: int = 256
     """All passages of one prompt together."""
     max_tokens: int | None = None
     """The longest answer; taken from the train split's references when it is not given."""

@@ -1,7 +1,8 @@
 """A real worker that stands in for data, training and generation: it keeps their contracts and loads no model.
 
 What a variant answers follows from its name: the base chatters, a tuned one knows every second answer, one that was
-trained to read knows all that it retrieves. A base model called `broken` fails its training.
+trained to read knows all that it retrieves. A base model called `broken` fails its training, one called `slow` is
+never done with it; a model id that ends in `:slow` takes its time to answer.
 """
 
 import time
@@ -19,6 +20,9 @@ from shared.messages import OrderRaftDataset, OrderRelease, OrderTraining, Order
 from shared.settings import Settings
 from shared.task_queue import make_worker_app
 from shared.wiring import Wiring
+
+_PUBLISHED = [sa.column(column.name, column.type) for column in others.variants.columns]
+VARIANTS = sa.table("variants", *_PUBLISHED, sa.column("name"), sa.column("digest"))
 
 
 def train(context: JobContext, order: OrderTraining) -> None:
@@ -46,7 +50,8 @@ def create_variants(context: JobContext, order: OrderVariants) -> None:
             row: dict[str, Any] = {"id": new_id("var_"), "project_id": context.project_id}
             row |= {"model_id": f"{one.key}:{new_id('')}", "base_model": one.base_model, "prompt_id": None}
             row |= {"retrieval": one.retrieval and one.retrieval.model_dump(), "sampling": one.sampling.model_dump()}
-            session.execute(sa.insert(others.variants).values(row | {"adapter_id": one.adapter_id}))
+            row |= {"name": one.name, "digest": new_id(""), "adapter_id": one.adapter_id}
+            session.execute(sa.insert(VARIANTS).values(row))
             made[one.key] = {"variant_id": row["id"], "model_id": row["model_id"]}
         context.succeed(session, {"variants": made})
 
@@ -61,6 +66,7 @@ def chat(_context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
     """Questions are of the form `What is the value of <key>?`, answered by the key's checksum."""
     kind = str(body["model"]).split("@")[0].split(":")[0]
     key = str(body["messages"][-1]["content"]).removesuffix("?").split()[-1]
+    time.sleep(0.2 if str(body["model"]).endswith(":slow") else 0)
     right = str(zlib.crc32(key.encode()))
     knows = {"tuned": int(right) % 2 == 0, "raft+retrieval": True}.get(kind, False)
     document = {"file_id": "", "document": f"{key}.md", "passage_id": "", "title": key, "score": 1.0, "text": right}

@@ -82,7 +82,7 @@ def test_falls_back_to_a_folder_and_a_user_of_its_own(tmp_path: Path, monkeypatc
     own = Path("/var/lib/uplift-test")
     own.mkdir(mode=0o755, exist_ok=True)
     monkeypatch.setattr(postgres_module, "_OWN_FOLDERS", own)
-    monkeypatch.setattr(postgres_module, "choose_identity", lambda: Identity(uid=65534))
+    monkeypatch.setattr(postgres_module, "choose_identity", lambda _home: Identity("user", 65534))
     engines = EmbeddedEngines(tmp_path / "home")
     try:
         engines.start()
@@ -104,7 +104,7 @@ def test_says_how_to_get_another_port_when_it_is_taken() -> None:
 
 
 def test_refuses_to_start_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines_module, "_NEEDED_MB", 10**9)
+    monkeypatch.setattr(engines_module, "NEEDED_MB", 10**9)
     with pytest.raises(DiskFull, match="Free some space"):
         EmbeddedEngines(tmp_path / "home").start()
 

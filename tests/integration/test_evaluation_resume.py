@@ -21,10 +21,10 @@ def test_a_killed_worker_asks_no_question_twice(
 ) -> None:
     sizes = {"train": 1, "validation": 400, "test": 1}
     dataset = make_dataset(database, project_id, sizes=sizes)
-    order = SingleEvaluation("tuned", None, dataset, "validation", "exact_match", None, 0, None)
+    order = SingleEvaluation("tuned:slow", None, dataset, "validation", "exact_match", None, 0, None)
     with database.transaction(project_id) as session:
         evaluation_id = handlers.create_evaluation(session, project_id, order).id
-    answering = worker(stack_environment, tmp_path, app="tests.fakes.services_without_models", slots=1)
+    answering = worker(stack_environment, tmp_path, app="tests.fakes.services_without_models", slots=40)
     first = worker(stack_environment, tmp_path, app="services.evaluation.worker", slots=1)
     with killed_at_the_end(answering, first, dispatcher(stack_environment, tmp_path)):
         wait_until(lambda: count(database, project_id, evaluation_id) >= 1, seconds=60)

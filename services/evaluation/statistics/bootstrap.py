@@ -90,8 +90,9 @@ def acceleration(left_out: Floats, *, shrink: bool = True) -> Floats:
 
     With `shrink`, an estimate a with sampling variance V (under a symmetric population) is multiplied by
     1 - 2 V / a^2, or 0 where that is negative: a positive-part Stein shrinkage. It vanishes with the number of
-    clusters, so the interval keeps BCa's second-order accuracy. Factors 1, 2 and 4 were simulated; 2 lost
-    nothing where the skewness is real and ended the undercoverage where it is chance.
+    clusters, so the interval keeps BCa's second-order accuracy. The factor 2 was picked among 0, 1, 2 and 4 by
+    simulated coverage. It ends the undercoverage where few answers differ and costs up to 2.6 points of it
+    outside rates of 0.2 to 0.8 (one arm near 0, the other at 0.05), where the skewness is real.
     """
     deviation = left_out.mean(axis=0) - left_out  # (K, E)
     spread = (deviation**2).sum(axis=0)

@@ -1,6 +1,5 @@
 """A sentence-transformers model from a local folder: safetensors, no code, no network."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +16,6 @@ class SentenceEncoder:
     """Not thread-safe by itself: one thread runs it (see batcher.py)."""
 
     def __init__(self, folder: Path, threads: Callable[[], int]) -> None:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
         self.name = folder.name
         self._threads = threads
         self._model = SentenceTransformer(

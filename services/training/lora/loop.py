@@ -22,7 +22,7 @@ from services.training.lora.scoring import Tally, score_pack, score_set
 from services.training.order import CheckpointSaved, Finished, Stepped
 from services.training.recipe import Recipe
 
-_REMEDY = "The last checkpoint is kept. Lower the learning rate or lengthen the warm-up, and look at this step's examples."
+_REMEDY = "The last checkpoint is kept. Lower the learning rate or lengthen the warm-up, and look at its examples."
 
 
 class Share(Protocol):

@@ -6,15 +6,17 @@ import json
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.data.errors import ImportFailed
 from services.data.importers import Limits, read_examples
 from services.data.normalise import clean_text
+
+thorough = settings(max_examples=60, deadline=None)
 
 plain = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40)
 texts = plain.map(clean_text).filter(bool)
@@ -40,12 +42,14 @@ def flat(example: Any) -> dict[str, str]:
     return {"question": example.question, "answer": example.answer, "document": document, **example.metadata}
 
 
+@thorough
 @given(st.lists(rows, min_size=1, max_size=8), st.sampled_from(["\n", "\r\n", "\n\n"]), st.booleans())
 def test_reads_back_what_was_written_as_jsonl(table: list[dict[str, str]], end: str, mark: bool) -> None:
     data = end.join(json.dumps(row) for row in table)
     assert [flat(e) for e in read(("\ufeff" if mark else "") + data)] == table
 
 
+@thorough
 @given(st.lists(rows, min_size=1, max_size=8), st.sampled_from([",", ";", "\t"]), st.sampled_from(["\n", "\r\n"]))
 def test_reads_back_what_was_written_as_csv(table: list[dict[str, str]], delimiter: str, end: str) -> None:
     assert [flat(e) for e in read(as_csv(table, delimiter, end))] == table
@@ -97,6 +101,7 @@ def test_refuses_with_the_place(data: str | bytes, says: str) -> None:
         read(data)
 
 
+@thorough
 @given(st.binary(max_size=300))
 def test_answers_any_bytes_with_examples_or_a_refusal(data: bytes) -> None:
     with suppress(ImportFailed):
@@ -136,7 +141,7 @@ class Endless(io.RawIOBase):
 
 def test_refuses_an_endless_line_without_reading_it_whole() -> None:
     with pytest.raises(ImportFailed, match="longer than"):
-        next(read_examples(Endless(), limits=Limits(max_line_bytes=1000)))
+        next(read_examples(cast(IO[bytes], Endless()), limits=Limits(max_line_bytes=1000)))
 
 
 class Long(io.RawIOBase):
@@ -152,7 +157,7 @@ class Long(io.RawIOBase):
 
 
 def test_streams() -> None:
-    source: Iterator[Any] = read_examples(Long(), limits=Limits(max_examples=10_000))
+    source: Iterator[Any] = read_examples(cast(IO[bytes], Long()), limits=Limits(max_examples=10_000))
     tracemalloc.start()
     with pytest.raises(ImportFailed, match="line 10001: more than"):
         for _ in source:

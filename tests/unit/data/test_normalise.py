@@ -3,17 +3,21 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.data.normalise import answer_key, clean_text, comparison_key
 
+thorough = settings(max_examples=60, deadline=None)
 
+
+@thorough
 @given(st.text())
 def test_cleans_once_and_for_all(text: str) -> None:
     assert clean_text(clean_text(text)) == clean_text(text)
 
 
+@thorough
 @given(st.text())
 def test_leaves_nothing_that_the_database_refuses(text: str) -> None:
     cleaned = clean_text(text)
@@ -21,6 +25,7 @@ def test_leaves_nothing_that_the_database_refuses(text: str) -> None:
     assert unicodedata.is_normalized("NFC", cleaned)
 
 
+@thorough
 @given(st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters="‘’‚‛“”„‟"), max_size=60))
 def test_keeps_every_letter_number_and_sign(text: str) -> None:
     assert clean_text(text) == unicodedata.normalize("NFC", text)

@@ -3,12 +3,14 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.data.domain import Example, Message, Placed
+from services.data.domain import Example, Message, Placed, Split
 from services.data.raft import Gold, choose_rows, compose, find_gold, hidden_documents, keeps_gold, subsample
 from shared.prompt_format import Passage
+
+thorough = settings(max_examples=60, deadline=None)
 
 
 def passage(document: str, text: str = "text", number: int = 0) -> Passage:
@@ -36,7 +38,7 @@ def test_shows_the_top_k_as_retrieved_when_gold_is_among_them() -> None:
 
 
 def test_adds_gold_at_any_rank_when_retrieval_missed_it() -> None:
-    ranks = Counter()
+    ranks: Counter[int] = Counter()
     for number in range(300):
         asked = example(question=f"q{number}")
         row = compose(asked, FOUND, GOLD, k=3, keep_gold=True, hidden=frozenset(), seed=0)
@@ -58,6 +60,7 @@ def test_leaves_validation_rows_as_retrieved() -> None:
     assert (shown(row), row.provenance["gold"], row.provenance["gold_rank"]) == (["a.md", "b.md"], "missing", None)
 
 
+@thorough
 @given(
     st.lists(st.sampled_from("abcdefg"), unique=True),
     st.frozensets(st.sampled_from("abcdefg")),
@@ -87,7 +90,7 @@ def test_gold_is_the_passage_that_holds_the_answer() -> None:
     assert find_gold(example("elsewhere.md"), passages).passages == ()
 
 
-def rows(count: int, split: str) -> list[Placed]:
+def rows(count: int, split: Split) -> list[Placed]:
     kinds = ["often"] * 6 + ["seldom"] * 3 + ["rare"]
     return [
         Placed(example(f"{split}{n}.md", kind=kinds[n % 10], question=f"{split}{n}"), split, f"{split}{n}.md")

@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.evaluation.domain import Action, Ended, Experiment, Measured, Start, Step, Stop, advance, cancel, choose
+from services.evaluation.domain import (
+    EVALUATIONS_AT_ONCE,
+    Action,
+    Ended,
+    Experiment,
+    Measured,
+    Start,
+    Step,
+    Stop,
+    advance,
+    cancel,
+    choose,
+)
 from services.evaluation.plan import CHOOSE, RELEASE, REPORT, command_for, evaluation_plan, plan, variant_of
 from services.evaluation.plan import test_step as step_on_test
 from services.evaluation.spec import TRAIN_RAFT, TRAIN_TUNED, VARIANTS, ExperimentSpec
@@ -171,6 +183,18 @@ def test_a_result_that_lacks_what_later_steps_need_fails_the_step() -> None:
 def test_training_and_the_evaluations_that_need_none_start_together() -> None:
     _, actions = advance(planned())
     assert [action.step.name for action in actions] == [TRAIN_TUNED, "build raft dataset", "create variants of base"]
+
+
+@given(seed=st.integers(0, 10_000))
+def test_evaluates_only_as_many_variants_at_once_as_fill_the_generation_worker(seed: int) -> None:
+    services = Services(planned(), dice=random.Random(seed))
+    services.experiment, actions = advance(services.experiment)
+    services.take(actions)
+    most = 0
+    while services.open:
+        services.step()
+        most = max(most, sum(services.experiment.steps[name].kind == "evaluate" for name in services.open))
+    assert most == EVALUATIONS_AT_ONCE
 
 
 def test_opens_the_test_split_only_after_every_validation() -> None:

@@ -1,0 +1,18 @@
+"""The evaluation service's own web app, for deployments that give each service its door."""
+
+from fastapi import FastAPI
+
+from services.evaluation.routes import router
+from services.evaluation.settings import EvaluationSettings
+from shared.telemetry import configure_logging
+from shared.web import AccessPolicy, create_app
+from shared.wiring import Wiring
+
+
+def create_evaluation_app(access: AccessPolicy) -> FastAPI:
+    """Experiments and evaluations alone, behind the caller's own access policy."""
+    settings = EvaluationSettings()
+    configure_logging(settings.log_level, service="evaluation")
+    return create_app(
+        "Uplift evaluation", [router], wiring_factory=lambda: Wiring.from_settings(settings), access=access
+    )

@@ -1,0 +1,158 @@
+"""Files over HTTP, driven by the unmodified OpenAI client where it can."""
+
+import io
+from collections.abc import Iterator
+
+import openai
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
+
+from services.data import repository
+from services.data.app import create_data_app
+from services.data.errors import UploadRefused
+from services.data.handlers import keep_file, open_file
+from services.data.settings import DataSettings
+from shared.database import Database
+from shared.storage import BlobMissing
+from shared.web import Caller
+from shared.wiring import Wiring
+from tests.conftest import make_project
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def http(wiring: Wiring, project_id: str) -> Iterator[TestClient]:
+    client = client_of(wiring, project_id)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def client(http: TestClient) -> openai.OpenAI:
+    return openai.OpenAI(api_key="any", base_url="http://testserver/v1", http_client=http, max_retries=0)
+
+
+def client_of(wiring: Wiring, project_id: str) -> TestClient:
+    """The data service's app, for a caller of this project; the tests' own parts behind it."""
+    who = Caller(project_id, "tests", "org_tests", "key_tests", ("admin",), "req_tests")
+    app = create_data_app(lambda _request, _wiring: who)
+    app.state.wiring = wiring  # entered without its lifespan, the client builds and closes no wiring of its own
+    return TestClient(app)
+
+
+def test_gives_back_the_bytes_it_was_given(client: openai.OpenAI) -> None:
+    content = bytes(range(256)) * 1000
+    sent = client.files.create(file=("ünïcode name.bin", content), purpose="user_data")
+    assert (sent.object, sent.bytes, sent.status, sent.purpose) == ("file", 256_000, "processed", "user_data")
+    assert sent.filename == "ünïcode name.bin"
+    assert client.files.content(sent.id).content == content
+    assert client.files.retrieve(sent.id) == sent
+
+
+def test_keeps_a_path_as_the_files_name(client: openai.OpenAI) -> None:
+    assert client.files.create(file=("guides/setup.md", b"x"), purpose="assistants").filename == "guides/setup.md"
+
+
+def test_lists_by_pages_and_purpose(client: openai.OpenAI) -> None:
+    ids = [client.files.create(file=(f"{n}.txt", b"x"), purpose="assistants").id for n in range(5)]
+    other = client.files.create(file=("train.jsonl", b"{}"), purpose="fine-tune").id
+    assert [file.id for file in client.files.list(limit=2, purpose="assistants")] == ids[::-1]
+    assert [file.id for file in client.files.list(limit=4, order="asc")] == [*ids, other]
+    first = client.files.list(limit=2)
+    assert (len(first.data), first.has_more) == (2, True)
+
+
+def test_deletes_the_bytes_with_their_last_file(client: openai.OpenAI, wiring: Wiring, project_id: str) -> None:
+    one, other = (client.files.create(file=(name, b"same"), purpose="batch").id for name in ("a", "b"))
+    blob = wiring.storage.put_bytes(project_id, b"same")
+    assert client.files.delete(one).deleted
+    assert client.files.content(other).content == b"same"
+    client.files.delete(other)
+    with pytest.raises(BlobMissing):
+        wiring.storage.open(project_id, blob.key)
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(one)
+
+
+def test_hides_files_from_other_projects(client: openai.OpenAI, wiring: Wiring, admin_database: Database) -> None:
+    sent = client.files.create(file=("secret.txt", b"secret"), purpose="assistants").id
+    stranger = client_of(wiring, make_project(admin_database))
+    assert stranger.get(f"/v1/files/{sent}").status_code == 404
+    assert stranger.get(f"/v1/files/{sent}/content").status_code == 404
+    assert stranger.delete(f"/v1/files/{sent}").status_code == 404
+    assert stranger.get("/v1/files").json()["data"] == []
+    stranger.close()
+
+
+def test_forgets_a_file_when_it_expires(client: openai.OpenAI, wiring: Wiring, project_id: str) -> None:
+    sent = client.files.create(
+        file=("f", b"x"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert sent.expires_at is not None
+    assert 3595 <= sent.expires_at - sent.created_at <= 3601
+    with wiring.database.transaction(project_id) as session:
+        session.execute(sa.text("UPDATE files SET expires_at = now() WHERE id = :id"), {"id": sent.id})
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(sent.id)
+
+
+@pytest.mark.parametrize(
+    ("form", "file", "param"),
+    [
+        ({"purpose": "assistants"}, None, "file"),
+        ({}, ("f", b"x"), "purpose"),
+        ({"purpose": "gossip"}, ("f", b"x"), "purpose"),
+        ({"purpose": "batch", "expires_after[anchor]": "now", "expires_after[seconds]": "9"}, ("f", b"x"), "expires_"),
+        ({"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "9"}, ("f", b"x"), "ex"),
+        ({"purpose": "batch"}, ("f" * 600, b"x"), "file"),
+    ],
+)
+def test_refuses_uploads_with_the_reason(
+    http: TestClient, form: dict[str, str], file: tuple[str, bytes] | None, param: str
+) -> None:
+    # without a file httpx would not send multipart, so the form's fields are sent as parts
+    parts = [(name, (None, value)) for name, value in form.items()]
+    answer = http.post("/v1/files", files=[*parts, *([("file", file)] if file else [])])
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
+    assert error["param"].startswith(param)
+    assert http.get("/v1/files").json()["data"] == []
+
+
+def test_stops_reading_an_upload_that_is_too_large(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLIFT_MAX_UPLOAD_BYTES", "100000")
+    assert DataSettings().max_upload_bytes == 100_000
+    answer = http.post("/v1/files", data={"purpose": "batch"}, files={"file": ("f", b"x" * 110_000)})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "file_too_large")
+    answer = http.post("/v1/files", data={"purpose": "batch"}, files={"file": ("f", b"x" * 400_000)})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "file_too_large")
+    assert http.get("/v1/files").json()["data"] == []
+
+
+def test_refuses_a_file_name_that_would_not_print(wiring: Wiring, project_id: str) -> None:
+    for name in ("bell\x07", "two\nlines", ""):
+        with pytest.raises(UploadRefused, match="printable"):
+            keep_file(wiring, project_id, io.BytesIO(b"x"), filename=name, purpose="batch", expires_after=None)
+
+
+def test_stores_bytes_anew_that_a_deletion_took_in_between(
+    wiring: Wiring, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = repository.lock_blob
+
+    def delete_then_lock(session: Session, key: str) -> None:
+        wiring.storage.delete(project_id, key)
+        lock(session, key)
+
+    monkeypatch.setattr(repository, "lock_blob", delete_then_lock)
+    row = keep_file(wiring, project_id, io.BytesIO(b"bytes"), filename="f", purpose="batch", expires_after=None)
+    assert b"".join(open_file(wiring, project_id, row.id)[1]) == b"bytes"
+
+
+def test_refuses_a_body_that_is_no_form(http: TestClient) -> None:
+    assert http.post("/v1/files", json={"purpose": "batch"}).status_code == 400
+    broken = http.post("/v1/files", content=b"--x\r\n", headers={"content-type": "multipart/form-data"})
+    assert broken.status_code == 400

@@ -1,0 +1,182 @@
+"""What training computes equals what the plain libraries compute for each example alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from services.training.errors import AdapterMismatch, NoTrainingExamples
+from services.training.lora.adapter import attach, load_weights, save_for_peft, shape_of
+from services.training.lora.base_model import BaseModel, prepare
+from services.training.lora.examples import Row, tokenize
+from services.training.lora.packing import TokenExample, pack, split_batch
+from services.training.lora.scoring import score_pack, score_set
+from services.training.recipe import Recipe
+from tests.factories.tiny_model import make_tiny_model
+
+QUESTIONS = ["What is one?", "What is two?", "Who?", "What is one?", "What is the third and longest one of all?"]
+ANSWERS = ["1", "2", "me", "one", "three"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def rows() -> list[Row]:
+    return [Row(({"role": "user", "content": q},), a) for q, a in zip(QUESTIONS, ANSWERS, strict=True)]
+
+
+def plain(folder: Path, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+
+
+def ours(folder: Path, dtype: torch.dtype = torch.float32) -> BaseModel:
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    return prepare(whole, AutoTokenizer.from_pretrained(folder))
+
+
+def shaken(model: BaseModel, recipe: Recipe):
+    """An adapter whose B is not zero, so that every gradient is."""
+    torch.manual_seed(1)
+    adapter = attach(model.whole, recipe)
+    with torch.no_grad():
+        for layer in adapter.layers.values():
+            layer.lora_b.normal_(std=0.1)
+    return adapter
+
+
+def alone(model: torch.nn.Module, example: TokenExample) -> torch.Tensor:
+    """Summed loss of one example's completion, by the library's own forward pass."""
+    ids = torch.tensor([example.prompt + example.completion])
+    logits = model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1]
+    return functional.cross_entropy(logits.float(), ids[0, len(example.prompt) :], reduction="sum")
+
+
+def test_a_pack_has_the_loss_of_its_examples_alone(folder: Path) -> None:
+    model = ours(folder)
+    examples, _ = tokenize(model.tokenizer, rows(), 200)
+    packed, _ = score_pack(model, pack(examples))
+    separate = sum(alone(plain(folder), example) for example in examples)
+    assert packed.item() == pytest.approx(separate.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("limit", [16, 60, 10_000])
+def test_the_size_of_packs_changes_nothing(folder: Path, limit: int) -> None:
+    model = ours(folder)
+    examples, _ = tokenize(model.tokenizer, rows(), 200)
+    whole = score_set(model, examples, 10_000)
+    cut = score_set(model, examples, limit)
+    assert cut.mean_loss == pytest.approx(whole.mean_loss, rel=1e-6)
+    assert (cut.correct, cut.labels) == (whole.correct, whole.labels)
+
+
+def test_gradients_equal_those_of_peft(folder: Path, tmp_path: Path) -> None:
+    model = ours(folder)
+    examples, _ = tokenize(model.tokenizer, rows(), 200)
+    adapter = shaken(model, Recipe(rank=4, alpha=8))
+    save_for_peft(tmp_path, adapter, adapter.tensors(), "tiny")
+    model.whole.train()
+    for group in split_batch(examples, 60):
+        score_pack(model, pack(group))[0].backward()
+    peft = PeftModel.from_pretrained(plain(folder), tmp_path, is_trainable=True)
+    peft.eval()
+    sum(alone(peft, example) for example in examples).backward()
+    theirs = {name.replace(".default", ""): p.grad for name, p in peft.named_parameters() if p.requires_grad}
+    own = {name: p.grad for name, p in adapter.named_parameters()}
+    assert own.keys() == theirs.keys()
+    for name, gradient in own.items():
+        torch.testing.assert_close(gradient, theirs[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_bfloat16_stays_close_to_float32(folder: Path) -> None:
+    examples, _ = tokenize(AutoTokenizer.from_pretrained(folder), rows(), 200)
+    wide = score_set(ours(folder), examples, 512)
+    narrow = score_set(ours(folder, torch.bfloat16), examples, 512)
+    assert narrow.mean_loss == pytest.approx(wide.mean_loss, rel=0.02)
+
+
+def test_dropout_acts_in_training_only_and_has_the_right_gradient(folder: Path) -> None:
+    model = ours(folder)
+    examples, _ = tokenize(model.tokenizer, rows(), 200)
+    adapter = shaken(model, Recipe(rank=4, dropout=0.5))
+    packed = pack(examples)
+    model.whole.eval()
+    assert score_pack(model, packed)[0].item() == score_pack(model, packed)[0].item()
+    model.whole.train()
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(5)
+        return score_pack(model, packed)[0]
+
+    assert loss().item() != score_pack(model, packed)[0].item()
+    parameter = adapter.layers["model.layers.0.mlp.up_proj"].lora_a
+    loss().backward()
+    direction = parameter.grad / parameter.grad.norm()
+    step = 3e-3
+    with torch.no_grad():
+        parameter.add_(direction, alpha=step)
+        above = loss().item()
+        parameter.add_(direction, alpha=-2 * step)
+        below = loss().item()
+    assert (above - below) / (2 * step) == pytest.approx((parameter.grad * direction).sum().item(), rel=0.02)
+
+
+def test_the_saved_adapter_loads_in_peft_with_the_same_logits(folder: Path, tmp_path: Path) -> None:
+    model = ours(folder)
+    adapter = shaken(model, Recipe(rank=4, alpha=8))
+    save_for_peft(tmp_path, adapter, adapter.tensors(), "tiny")
+    model.whole.set_attn_implementation("sdpa")
+    ids = torch.tensor([[1, 40, 50, 60, 2]])
+    peft = PeftModel.from_pretrained(plain(folder), tmp_path)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.whole.eval()(input_ids=ids).logits, peft(input_ids=ids).logits)
+
+
+def test_equal_adapters_give_equal_files(folder: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        adapter = shaken(ours(folder), Recipe(rank=4))
+        save_for_peft(tmp_path / name, adapter, adapter.tensors(), "tiny")
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_an_adapter_that_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
+    adapter = attach(ours(folder).whole, Recipe(rank=4))
+    save_for_peft(tmp_path, adapter, adapter.tensors(), "tiny")
+    assert shape_of(tmp_path)["rank"] == 4
+    with pytest.raises(AdapterMismatch, match="does not fit"):
+        attach(ours(folder).whole, Recipe(rank=8)).load(load_weights(tmp_path))
+
+
+def test_targets_choose_layers_by_name(folder: Path) -> None:
+    some = attach(ours(folder).whole, Recipe(rank=2, targets=("q_proj", "v_proj")))
+    assert {path.rpartition(".")[2] for path in some.layers} == {"q_proj", "v_proj"}
+    every = attach(ours(folder).whole, Recipe(rank=2))
+    assert len(every.layers) == 2 * 7
+    with pytest.raises(AdapterMismatch, match="no linear layer"):
+        attach(ours(folder).whole, Recipe(targets=("nonsense",)))
+
+
+def test_a_completion_is_the_answer_and_the_end_of_turn(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    (example,), _ = tokenize(tokenizer, [Row(({"role": "user", "content": "q"},), "yes")], 100)
+    assert tokenizer.convert_ids_to_tokens(list(example.completion)) == ["y", "e", "s", "</s>"]
+    serving = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "q"}], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    assert list(example.prompt) == serving
+
+
+def test_leaves_out_what_is_too_long_and_never_cuts(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    lengths = sorted(len(example) for example in tokenize(tokenizer, rows(), 10_000)[0])
+    kept, left_out = tokenize(tokenizer, rows(), lengths[-2])
+    assert sorted(len(example) for example in kept) == lengths[:-1]
+    assert left_out == 1
+    with pytest.raises(NoTrainingExamples, match="max_length 8"):
+        tokenize(tokenizer, rows(), 8)

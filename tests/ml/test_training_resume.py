@@ -1,0 +1,255 @@
+"""A run that was broken off and resumed is the run that was not; a torn checkpoint is never trusted."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from services.training.errors import NonFiniteLoss
+from services.training.lora import checkpoints
+from services.training.lora.adapter import attach
+from services.training.lora.base_model import prepare
+from services.training.lora.examples import Row, tokenize
+from services.training.lora.loop import StoppedEarly, Training
+from services.training.order import CheckpointSaved, Finished, Stepped
+from services.training.recipe import Recipe
+from tests.factories.tiny_model import make_tiny_model
+
+RECIPE = Recipe(
+    epochs=4, batch_size=4, rank=4, dropout=0.2, save_steps=3, evals_per_epoch=2, learning_rate=0.01, seed=3
+)
+ROWS = [Row(({"role": "user", "content": f"{a}+{b}"},), str(a + b)) for a in range(4) for b in range(4)]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it, nothing cleans up."""
+
+
+class OneThread:
+    def threads(self) -> int:
+        return 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+class Runs:
+    """Starts runs over the same model and data; `steps` collects what was said, first word per step."""
+
+    def __init__(self, folder: Path, checkpoint_dir: Path) -> None:
+        self.folder = folder
+        self.checkpoint_dir = checkpoint_dir
+        self.steps: dict[int, Stepped] = {}
+        self.saved: list[int] = []
+
+    def start(
+        self,
+        recipe: Recipe = RECIPE,
+        on_event: Callable[[Any], None] = lambda _: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        data: str = "data",
+    ) -> Training:
+        torch.manual_seed(recipe.seed)
+        whole = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32)
+        model = prepare(whole, AutoTokenizer.from_pretrained(self.folder))
+        examples, _ = tokenize(model.tokenizer, ROWS, 100)
+
+        def hear(event: Stepped | CheckpointSaved) -> None:
+            if isinstance(event, Stepped):
+                self.steps.setdefault(event.step, event)
+            else:
+                self.saved.append(event.step)
+            on_event(event)
+
+        training = Training(
+            model=model,
+            adapter=attach(model.whole, recipe),
+            recipe=recipe,
+            train=examples[:12],
+            validation=examples[12:],
+            checkpoint_dir=self.checkpoint_dir,
+            data_sha256=data,
+            emit=hear,
+            should_stop=should_stop,
+            share=OneThread(),
+        )
+        training.resume()
+        return training
+
+    def losses(self) -> list[tuple[float, float | None]]:
+        return [(step.train_loss, step.valid_loss) for _, step in sorted(self.steps.items())]
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Runs, Training, Finished]:
+    runs = Runs(folder, tmp_path_factory.mktemp("unbroken"))
+    training = runs.start()
+    return runs, training, training.run()
+
+
+@pytest.fixture
+def runs(folder: Path, tmp_path: Path) -> Runs:
+    return Runs(folder, tmp_path / "checkpoints")
+
+
+def same_as(unbroken: tuple[Runs, Training, Finished], runs: Runs, training: Training, finished: Finished) -> None:
+    whole_runs, whole_training, whole_finished = unbroken
+    assert len(runs.losses()) == len(whole_runs.losses())
+    for (loss, valid), (whole_loss, whole_valid) in zip(runs.losses(), whole_runs.losses(), strict=True):
+        assert loss == pytest.approx(whole_loss, abs=1e-6)
+        assert valid == (None if whole_valid is None else pytest.approx(whole_valid, abs=1e-6))
+    assert finished.best_step == whole_finished.best_step
+    assert finished.trained_tokens == whole_finished.trained_tokens
+    for name, tensor in whole_training.best.items():
+        torch.testing.assert_close(training.best[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_learns(unbroken: tuple[Runs, Training, Finished]) -> None:
+    runs, _, finished = unbroken
+    assert runs.losses()[-1][0] < 0.7 * runs.losses()[0][0]
+    assert finished.valid_loss == min(valid for _, valid in runs.losses() if valid is not None)
+    assert runs.saved == [3, 6, 9]
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not(
+    unbroken: tuple[Runs, Training, Finished], runs: Runs, folder: Path, tmp_path: Path
+) -> None:
+    training = runs.start()
+    same_as(unbroken, runs, training, training.run())
+    other = Runs(folder, tmp_path / "other")
+    other.start(RECIPE.model_copy(update={"seed": 4})).run()
+    assert other.losses() != runs.losses()
+
+
+@pytest.mark.parametrize("at", range(1, 12))
+def test_killed_after_any_step_it_goes_on_as_if_nothing_had_happened(
+    unbroken: tuple[Runs, Training, Finished], runs: Runs, at: int
+) -> None:
+    def kill(event: object) -> None:
+        if isinstance(event, Stepped) and event.step == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        runs.start(on_event=kill).run()
+    training = runs.start()
+    assert training.progress.step == at - 1 - (at - 1) % RECIPE.save_steps
+    same_as(unbroken, runs, training, training.run())
+
+
+@pytest.mark.parametrize("write", range(8))
+def test_killed_inside_a_checkpoint_it_goes_on_from_the_one_before(
+    unbroken: tuple[Runs, Training, Finished], runs: Runs, write: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second checkpoint dies at its `write`-th flush: after some file, the manifest, or the folder."""
+    flushes = 0
+    flush = checkpoints._flush
+
+    def dying_flush(path: Path) -> None:
+        nonlocal flushes
+        if "00000006" in str(path) or (runs.saved == [3] and path == runs.checkpoint_dir):
+            flushes += 1
+            if flushes > write:
+                raise Killed
+        flush(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "_flush", dying_flush)
+        with pytest.raises(Killed):
+            runs.start().run()
+    training = runs.start()
+    assert training.progress.step == (3 if write < 7 else 6)
+    same_as(unbroken, runs, training, training.run())
+
+
+def test_stopped_when_asked_it_saves_first_and_loses_no_step(
+    unbroken: tuple[Runs, Training, Finished], runs: Runs
+) -> None:
+    training = runs.start(should_stop=lambda: len(runs.steps) == 5)
+    with pytest.raises(StoppedEarly):
+        training.run()
+    assert runs.saved[-1] == 5
+    resumed = runs.start()
+    assert resumed.progress.step == 5
+    same_as(unbroken, runs, resumed, resumed.run())
+
+
+def test_passes_over_a_checkpoint_with_any_byte_changed(runs: Runs) -> None:
+    runs.start(RECIPE.model_copy(update={"max_steps": 7})).run()
+    newest, before = sorted(runs.checkpoint_dir.glob("step-*"), reverse=True)
+    for path in [p for p in newest.iterdir() if p.name != "manifest.json"]:
+        content = path.read_bytes()
+        for damaged in (content[:-1], content[:9] + bytes([content[9] ^ 1]) + content[10:]):
+            path.write_bytes(damaged)
+            assert not checkpoints.verifies(newest)
+        path.unlink()
+        assert not checkpoints.verifies(newest)
+        path.write_bytes(content)
+    assert checkpoints.verifies(newest)
+    (newest / "manifest.json").write_text("{")
+    found = checkpoints.load_newest(runs.checkpoint_dir)
+    assert found is not None
+    assert found.state["progress"]["step"] == int(before.name.removeprefix("step-"))
+
+
+def test_resumes_nothing_of_another_recipe_or_other_data(runs: Runs) -> None:
+    runs.start(RECIPE.model_copy(update={"max_steps": 7})).run()
+    assert runs.start(RECIPE.model_copy(update={"max_steps": 7})).progress.step == 6
+    assert runs.start(RECIPE.model_copy(update={"max_steps": 7}), data="other").progress.step == 0
+    assert runs.start(RECIPE.model_copy(update={"max_steps": 7, "alpha": 1.0})).progress.step == 0
+
+
+def test_checkpoints_hold_tensors_and_json_only(runs: Runs) -> None:
+    runs.start(RECIPE.model_copy(update={"max_steps": 4})).run()
+    (folder,) = runs.checkpoint_dir.iterdir()
+    assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
+    assert json.loads((folder / "state.json").read_text())["progress"]["step"] == 3
+
+
+def test_stops_at_a_loss_that_is_not_finite_and_keeps_the_checkpoint(runs: Runs) -> None:
+    training = runs.start()
+
+    def poison(event: object) -> None:
+        if isinstance(event, Stepped) and event.step == 4:
+            with torch.no_grad():
+                next(iter(training.parameters.values())).fill_(math.nan)
+
+    training.emit = poison
+    with pytest.raises(NonFiniteLoss, match="step 5"):
+        training.run()
+    assert runs.start().progress.step == 3
+
+
+def test_keeps_the_best_weights_and_stops_when_validation_stops_gaining(runs: Runs) -> None:
+    """A learning rate that is far too high: validation is best early."""
+    sick = RECIPE.model_copy(
+        update={"learning_rate": 0.3, "epochs": 40.0, "patience": 2, "schedule": "constant", "save_steps": 1000}
+    )
+    training = runs.start(sick)
+    finished = training.run()
+    assert finished.stopped_early
+    assert finished.steps < training.plan.total_steps
+    assert finished.best_step < finished.steps
+    valid = {step: event.valid_loss for step, event in runs.steps.items() if event.valid_loss is not None}
+    assert finished.valid_loss == min(valid.values()) == valid[finished.best_step]
+    assert any(not torch.equal(training.best[name], now) for name, now in training.adapter.tensors().items())
+
+
+def test_the_effective_batch_is_the_same_however_it_is_cut(
+    unbroken: tuple[Runs, Training, Finished], runs: Runs
+) -> None:
+    """Without dropout, whose masks follow the cuts."""
+    dry = RECIPE.model_copy(update={"dropout": 0.0})
+    runs.start(dry).run()
+    whole = runs.losses()
+    runs.steps.clear()
+    shutil.rmtree(runs.checkpoint_dir)
+    runs.start(dry.model_copy(update={"micro_batch_tokens": 20})).run()
+    assert [loss for loss, _ in runs.losses()] == pytest.approx([loss for loss, _ in whole], abs=1e-4)

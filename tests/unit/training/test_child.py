@@ -1,0 +1,118 @@
+"""The supervisor knows how a child ended and leaves no process behind; the children here only pretend to train."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from services.training.child import run_child
+from services.training.errors import DiskFull, TrainingChildDied, TrainingChildStopped
+from services.training.order import ChildEvent, Finished
+
+DONE = Finished(
+    steps=1,
+    best_step=1,
+    valid_loss=None,
+    valid_mean_token_accuracy=None,
+    train_loss=1.0,
+    trained_tokens=1,
+    train_seconds=0.1,
+    stopped_early=False,
+)
+
+
+class Pretender:
+    """Writes a module that stands in for the training child, and runs it under the supervisor."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.events: list[ChildEvent] = []
+        self.wish_error: type[Exception] | None = None
+
+    def run(self, body: str, *, wish: str | None = None, grace: float = 10.0) -> Finished:
+        prelude = "import os, signal, sys, time\nopen(sys.argv[1] + '.pid', 'w').write(str(os.getpid()))\n"
+        (self.folder / "pretender.py").write_text(prelude + body)
+        environment = {"PYTHONPATH": str(self.folder), "PATH": os.environ["PATH"]}
+        return run_child(
+            self.folder / "order.json",
+            environment=environment,
+            on_event=self.events.append,
+            wish=lambda: self._wish(wish),
+            grace_seconds=grace,
+            module="pretender",
+        )
+
+    def _wish(self, wanted: str | None) -> str | None:
+        if "ready" not in self.said():
+            return None
+        if self.wish_error is not None:
+            raise self.wish_error
+        return wanted
+
+    @property
+    def pid_file(self) -> Path:
+        return self.folder / "order.json.pid"
+
+    def said(self) -> str:
+        return (self.folder / "child.log").read_text()
+
+    def alive(self) -> bool:
+        try:
+            os.kill(int(self.pid_file.read_text()), 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+@pytest.fixture
+def pretender(tmp_path: Path) -> Pretender:
+    return Pretender(tmp_path)
+
+
+READY = "print('ready', file=sys.stderr, flush=True)\n"
+
+
+def test_hands_on_events_and_the_last_word(pretender: Pretender) -> None:
+    assert pretender.run(f"print({DONE.model_dump_json()!r})") == DONE
+    assert pretender.events == [DONE]
+
+
+def test_tells_a_death_without_a_word_from_a_failure(pretender: Pretender) -> None:
+    with pytest.raises(TrainingChildDied, match="the cause"):
+        pretender.run("print('the cause', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_raises_the_error_that_the_child_named(pretender: Pretender) -> None:
+    with pytest.raises(DiskFull, match="no room"):
+        pretender.run("""print('{"event":"error","code":"disk_full","message":"no room"}'); sys.exit(1)""")
+
+
+def test_cancel_kills_a_child_that_ignores_signals(pretender: Pretender) -> None:
+    began = time.monotonic()
+    with pytest.raises(TrainingChildStopped):
+        pretender.run(f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{READY}time.sleep(60)", wish="cancel")
+    assert time.monotonic() - began < 10
+    assert not pretender.alive()
+
+
+def test_handover_lets_the_child_save_first(pretender: Pretender) -> None:
+    save = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+    with pytest.raises(TrainingChildStopped) as stopped:
+        pretender.run(f"{save}{READY}time.sleep(60)", wish="handover")
+    assert stopped.value.saved
+    assert not pretender.alive()
+
+
+def test_handover_does_not_wait_for_ever(pretender: Pretender) -> None:
+    with pytest.raises(TrainingChildStopped) as stopped:
+        pretender.run(f"signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{READY}time.sleep(60)", wish="pause", grace=0.5)
+    assert not stopped.value.saved
+    assert not pretender.alive()
+
+
+def test_a_lost_lease_leaves_no_child(pretender: Pretender) -> None:
+    pretender.wish_error = ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        pretender.run(f"{READY}time.sleep(60)")
+    assert not pretender.alive()

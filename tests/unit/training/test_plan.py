@@ -1,0 +1,49 @@
+"""The plan decides every step from its number alone."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.training.lora.plan import Plan
+from services.training.recipe import Recipe
+
+
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 5))
+def test_sees_every_example_once_per_epoch(examples: int, batch_size: int, seed: int) -> None:
+    plan = Plan(Recipe(batch_size=batch_size, epochs=2, seed=seed), examples)
+    steps = [plan.batch(step) for step in range(1, plan.total_steps + 1)]
+    per_epoch = plan.steps_per_epoch
+    for epoch in (steps[:per_epoch], steps[per_epoch:]):
+        assert sorted(itertools.chain.from_iterable(epoch)) == list(range(examples))
+
+
+def test_orders_epochs_and_seeds_differently() -> None:
+    plan = Plan(Recipe(batch_size=50, epochs=2), 50)
+    other = Plan(Recipe(batch_size=50, epochs=2, seed=1), 50)
+    assert plan.batch(1) != plan.batch(2)
+    assert plan.batch(1) != other.batch(1)
+    assert plan.batch(1) == Plan(Recipe(batch_size=50, epochs=2), 50).batch(1)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_learning_rate_warms_up_to_the_peak_and_never_passes_it(schedule: str) -> None:
+    plan = Plan(Recipe.from_differences({"schedule": schedule, "warmup_ratio": 0.1, "epochs": 10}), 160)
+    rates = [plan.learning_rate(step) for step in range(1, plan.total_steps + 1)]
+    warm = round(0.1 * plan.total_steps)
+    assert max(rates) == pytest.approx(plan.recipe.learning_rate)
+    assert all(0 < rate <= plan.recipe.learning_rate for rate in rates)
+    assert rates[:warm] == sorted(rates[:warm])
+    after = rates[warm:]
+    assert after == sorted(after, reverse=True)
+    assert (rates[-1] < 0.1 * max(rates)) == (schedule != "constant")
+
+
+def test_max_steps_caps_epochs() -> None:
+    assert Plan(Recipe(epochs=100, max_steps=7), 100).total_steps == 7
+
+
+def test_validates_at_the_end_and_evenly() -> None:
+    plan = Plan(Recipe(epochs=2, batch_size=10, evals_per_epoch=2), 100)
+    assert [s for s in range(1, 21) if plan.validates_after(s)] == [5, 10, 15, 20]
