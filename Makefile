@@ -9,12 +9,12 @@ STAMP := .venv/.installed
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-$(STAMP): requirements.lock pyproject.toml scripts/setup
+environment: # quick when nothing changed: the script compares the lock's hash with that of the last time
 	@scripts/setup
 
-setup: $(STAMP) models ## Create .venv and fetch the models; reuses what is there
+setup: environment models ## Create .venv and fetch the models; reuses what is there
 
-models: $(STAMP)
+models: environment
 	@$(BIN)/uplift models pull smollm2-135m-instruct all-minilm-l6-v2
 
 up: setup ## Start the platform, return when it is ready
@@ -29,23 +29,23 @@ demo: setup ## Run the demo experiment end to end and serve the winner
 test: setup ## Run every test
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(STAMP) ## Format, lint, types, import rules
+check: environment ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/architecture
 
-format: $(STAMP) ## Format and mend what ruff can
+format: environment ## Format and mend what ruff can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench-statistics: $(STAMP) ## Coverage and false alarms of the intervals, simulated (about 10 minutes)
+bench-statistics: environment ## Coverage and false alarms of the intervals, simulated (about 10 minutes)
 	@$(BIN)/python -m tests.benchmarks.statistics_coverage
 
-docs: $(STAMP) ## Write the generated pages
+docs: environment ## Write the generated pages
 	@$(BIN)/python -m scripts.generate_events
 
-lock: $(STAMP) ## Pin every dependency by hash (torch apart: its CPU and CUDA builds share a version)
+lock: environment ## Pin every dependency by hash (torch apart: its CPU and CUDA builds share a version)
 	@$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --unsafe-package torch \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml
 	@sed -i '/^# The following packages are considered/,$$d' requirements.lock

@@ -11,7 +11,7 @@ from deploy.local.engines import EmbeddedEngines
 from deploy.local.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKERS = {"data": 2, "training": 1, "retrieval": 8, "generation": 64, "evaluation": 4}
+WORKERS = {"data": 2, "training": 1, "retrieval": 32, "generation": 128, "evaluation": 16}
 """Slots per worker; a generation slot is one request in flight, all served by one batching engine."""
 
 QUEUES = (

@@ -12,8 +12,13 @@ from shared.errors import InvalidInput
 from shared.jobs import Job
 
 Split = Literal["train", "validation", "test"]
-_QUICK = {"recipe": {"max_steps": 12}, "validation_limit": 24, "shot_counts": (3,)}
-_QUICK_RAFT = RaftSpec(rows_limit=48, recipe={"max_steps": 6})
+_QUICK = {
+    "recipe": {"max_steps": 12, "max_validation_examples": 32},
+    "validation_limit": 24,
+    "shot_counts": (3,),
+    "retrieval_ks": (1,),
+}
+_QUICK_RAFT = RaftSpec(rows_limit=48, k=2, recipe={"max_steps": 6, "max_validation_examples": 12})
 
 
 class CreateExperiment(BaseModel):

@@ -34,8 +34,8 @@ class RaftSpec(BaseModel):
     """Passages a row."""
     gold_share: Annotated[float, Field(ge=0, le=1)] = 0.9
     """Share of rows that are sure to hold a gold passage; the rest teach the adapter that retrieval can fail."""
-    recipe: Recipe = Field(default_factory=lambda: {"epochs": 1.0})
-    """One pass: the adapter continues from the tuned one and has only reading to learn."""
+    recipe: Recipe = Field(default_factory=lambda: {"epochs": 1.0, "max_validation_examples": 48})
+    """One pass: the adapter continues from the tuned one and has only to learn reading; validation rows are long."""
 
 
 class ExperimentSpec(BaseModel):

@@ -16,9 +16,15 @@ class FileNotFound(NotFound):
 
 
 class UnsupportedFile(InvalidInput):
-    """Recorded on the file as `last_error`; the other files go on."""
+    """A kind of file that we do not read. Recorded on the file as `last_error`; the other files go on."""
 
     code = "unsupported_file"
+
+
+class InvalidFile(InvalidInput):
+    """A kind that we read, with bytes that are not text. Recorded on the file as `last_error`."""
+
+    code = "invalid_file"
 
 
 class InvalidFilter(InvalidInput):
@@ -27,3 +33,7 @@ class InvalidFilter(InvalidInput):
 
 class EmbedderNotFound(NotFound):
     code = "model_not_found"
+
+
+class TextTooLong(InvalidInput):
+    code = "context_length_exceeded"

@@ -19,6 +19,8 @@ from services.training.order import HANDED_OVER, ChildEvent, Failed, Finished, p
 _POLL_SECONDS = 0.2
 _STDERR_TAIL = 2000
 _CHILD = "services.training.lora.run"
+_ROOT = Path(__file__).resolve().parents[2]
+"""Where `-m` finds the services, wherever the worker itself was started."""
 
 
 def run_child(
@@ -106,6 +108,7 @@ def _started(
             stdout=subprocess.PIPE,
             stderr=errors,
             env=dict(environment),
+            cwd=_ROOT,
             start_new_session=True,
         )
     try:

@@ -30,7 +30,7 @@ def processes(
     started = (
         dispatcher(stack_environment, folder),
         worker(stack_environment, folder, app="services.evaluation.worker", slots=4),
-        worker(stack_environment, folder, app="tests.fakes.services_without_models", slots=12),
+        worker(stack_environment, folder, app="tests.fakes.services_without_models", slots=80),
     )
     with killed_at_the_end(*started):
         yield started

@@ -1,6 +1,6 @@
 """Whether the answer is the reference once both are normalised."""
 
-from .normalise import normalise
+from services.evaluation.metrics.normalise import normalise
 
 
 def exact_match(reference: str, answer: str) -> float:

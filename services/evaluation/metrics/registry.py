@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .chrf import chrf
-from .exact_match import exact_match
-from .length import length
-from .repetition import repetition
-from .rouge_l import rouge_l
-from .token_f1 import token_f1
+from services.evaluation.metrics.chrf import chrf
+from services.evaluation.metrics.exact_match import exact_match
+from services.evaluation.metrics.length import length
+from services.evaluation.metrics.repetition import repetition
+from services.evaluation.metrics.rouge_l import rouge_l
+from services.evaluation.metrics.token_f1 import token_f1
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .normalise import tokens
+from services.evaluation.metrics.normalise import tokens
 
 
 def rouge_l(reference: str, answer: str) -> float:

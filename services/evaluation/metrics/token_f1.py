@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from .normalise import tokens
+from services.evaluation.metrics.normalise import tokens
 
 
 def token_f1(reference: str, answer: str) -> float:

@@ -1,9 +1,9 @@
 """The report of an experiment: built from plain records, rendered as JSON, Markdown and one HTML file."""
 
-from .build import build_report
-from .inputs import ExampleRecord, ReportInputs, UnfitInputs, VariantInputs
-from .model import Candidate, Choice, Comparison, Corpus, Dataset, Release, Report
-from .render import to_html, to_json, to_markdown
+from services.evaluation.report.build import build_report
+from services.evaluation.report.inputs import ExampleRecord, ReportInputs, UnfitInputs, VariantInputs
+from services.evaluation.report.model import Candidate, Choice, Comparison, Corpus, Dataset, Release, Report
+from services.evaluation.report.render import to_html, to_json, to_markdown
 
 __all__ = [
     "Candidate",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from services.evaluation.metrics import METRICS
-
-from .comparisons import compare_all, second_metric_of
-from .inputs import ReportInputs, UnfitInputs, VariantInputs
-from .model import Comparison, Gate, Report
-from .sentences import metric_title, points
-from .side_by_side import changed_examples
-from .summaries import summarise, total_cost
+from services.evaluation.report.comparisons import compare_all, second_metric_of
+from services.evaluation.report.inputs import ReportInputs, UnfitInputs, VariantInputs
+from services.evaluation.report.model import Comparison, Gate, Report
+from services.evaluation.report.sentences import metric_title, points
+from services.evaluation.report.side_by_side import changed_examples
+from services.evaluation.report.summaries import summarise, total_cost
 
 
 def build_report(inputs: ReportInputs) -> Report:

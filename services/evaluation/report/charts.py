@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .model import Comparison, Variant
-from .sentences import points
+from services.evaluation.report.model import Comparison, Variant
+from services.evaluation.report.sentences import points
 
 WIDTH = 760
 _LEFT, _RIGHT = 160, 560  # of the plotting area; names stand left of it, numbers right

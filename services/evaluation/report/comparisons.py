@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
+from services.evaluation.report.inputs import ExampleRecord, ReportInputs, VariantInputs
+from services.evaluation.report.model import Comparison, Family
+from services.evaluation.report.sentences import sentence
 from services.evaluation.statistics import holm, paired_difference
-
-from .inputs import ExampleRecord, ReportInputs, VariantInputs
-from .model import Comparison, Family
-from .sentences import sentence
 
 Pair = tuple[VariantInputs, VariantInputs]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .model import Choice, Corpus, Dataset, Release
+from services.evaluation.report.model import Choice, Corpus, Dataset, Release
 
 
 class UnfitInputs(ValueError):

@@ -11,10 +11,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from services.evaluation.metrics import METRICS
-
-from .charts import WIDTH, bar_chart, forest_plot
-from .model import Comparison, Estimate, Report
-from .sentences import metric_title, p_words, points
+from services.evaluation.report.charts import WIDTH, bar_chart, forest_plot
+from services.evaluation.report.model import Comparison, Estimate, Report
+from services.evaluation.report.sentences import metric_title, p_words, points
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # what Markdown would read as markup inside a table cell or a sentence

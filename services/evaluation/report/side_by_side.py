@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .inputs import ReportInputs
-from .model import SideBySide
+from services.evaluation.report.inputs import ReportInputs
+from services.evaluation.report.model import SideBySide
 
 REGRESSIONS, IMPROVEMENTS = 10, 5
 

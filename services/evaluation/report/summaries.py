@@ -8,11 +8,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from services.evaluation.metrics import METRICS
+from services.evaluation.report.comparisons import second_metric_of
+from services.evaluation.report.inputs import ExampleRecord, ReportInputs, VariantInputs
+from services.evaluation.report.model import Cost, ErrorSplit, Estimate, Latency, Slice, Tokens, Variant
 from services.evaluation.statistics import mean_interval
-
-from .comparisons import second_metric_of
-from .inputs import ExampleRecord, ReportInputs, VariantInputs
-from .model import Cost, ErrorSplit, Estimate, Latency, Slice, Tokens, Variant
 
 _MOST_SLICES = 12  # a field with more values than this is an id, not a slice
 

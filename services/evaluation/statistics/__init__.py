@@ -4,11 +4,11 @@ Verified by simulation: tests/unit/evaluation/test_statistics_simulated.py (shor
 tests/benchmarks/statistics_coverage.py (full table).
 """
 
-from .clusters import BadSample
-from .decision import Verdict, holm, verdict
-from .means import MeanInterval, mean_interval, proportion_interval
-from .paired import PairedDifference, paired_difference
-from .power import ALPHA
+from services.evaluation.statistics.clusters import BadSample
+from services.evaluation.statistics.decision import Verdict, holm, verdict
+from services.evaluation.statistics.means import MeanInterval, mean_interval, proportion_interval
+from services.evaluation.statistics.paired import PairedDifference, paired_difference
+from services.evaluation.statistics.power import ALPHA
 
 __all__ = [
     "ALPHA",

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special, stats
 
-from .clusters import SAME, Floats
+from services.evaluation.statistics.clusters import SAME, Floats
 
 # A block of this many resampled counts keeps the working memory near 32 MB.
 _BLOCK = 4_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from .power import ALPHA
+from services.evaluation.statistics.power import ALPHA
 
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 

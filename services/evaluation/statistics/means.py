@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from .bootstrap import bootstrap_limits
-from .clusters import BadSample, ClusterSums, Floats, group_by_cluster
-from .exact import all_alike_interval
-from .power import FEWEST_CLUSTERS
+from services.evaluation.statistics.bootstrap import bootstrap_limits
+from services.evaluation.statistics.clusters import BadSample, ClusterSums, Floats, group_by_cluster
+from services.evaluation.statistics.exact import all_alike_interval
+from services.evaluation.statistics.power import FEWEST_CLUSTERS
 
 Method = Literal["wilson", "bootstrap", "exact", "none"]
 

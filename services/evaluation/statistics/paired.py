@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import permutation
-from .clusters import BadSample, ClusterSums, group_by_cluster
-from .decision import Verdict, verdict
-from .exact import all_alike_interval
-from .means import bootstrap_intervals
-from .permutation import sign_flip_p_value
-from .power import smallest_visible_difference
+from services.evaluation.statistics import permutation
+from services.evaluation.statistics.clusters import BadSample, ClusterSums, group_by_cluster
+from services.evaluation.statistics.decision import Verdict, verdict
+from services.evaluation.statistics.exact import all_alike_interval
+from services.evaluation.statistics.means import bootstrap_intervals
+from services.evaluation.statistics.permutation import sign_flip_p_value
+from services.evaluation.statistics.power import smallest_visible_difference
 
 _LEVELS = (0.95, 0.90)
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from .clusters import SAME, Floats
+from services.evaluation.statistics.clusters import SAME, Floats
 
 Method = Literal["exact", "monte carlo"]
 

@@ -6,7 +6,7 @@ import math
 
 from scipy import stats
 
-from .clusters import ClusterSums
+from services.evaluation.statistics.clusters import ClusterSums
 
 ALPHA = 0.05
 # with fewer clusters even unanimous signs happen by chance more often than alpha: 2 / 2^5 = 6.25 %
