@@ -85,7 +85,10 @@ class OutOfMemory(TrainingFailed):
 
 
 class DiskFull(TrainingFailed):
+    """Worth another try: the run goes on from its last checkpoint once there is room."""
+
     code = "disk_full"
+    retryable = True
 
 
 class TrainingChildDied(RuntimeError):

@@ -1,6 +1,7 @@
 """One training job from its row to a stored adapter: write the rows, run the child, keep what it makes."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from services.training.recipe import Recipe
 from services.training.rendering import Renderer, model_folder
 from services.training.settings import TrainingSettings, child_environment
 from services.training.tables import AdapterRow, CheckpointRow
+from shared.errors import UpliftError
 from shared.ids import new_id
 from shared.jobs import HandOver, JobCancelled, JobContext
 from shared.prompt_format import PromptSpec
 from shared.telemetry import logger
 
 log = logger(__name__)
+_STALE_SECONDS = 7 * 86400
 
 
 class TrainingRun:
@@ -42,10 +45,10 @@ class TrainingRun:
 
     def run(self) -> None:
         """Train to the end; a cancelled or finished job leaves no working folder behind."""
-        order_file = self._prepare()
+        discard_stale(self._settings.training_dir)
         try:
             finished = run_child(
-                order_file,
+                self._prepare(),
                 environment=child_environment(),
                 on_event=self._hear,
                 wish=self._context.should_stop,
@@ -56,6 +59,10 @@ class TrainingRun:
                 self._discard()
                 raise JobCancelled(self._job.id) from stopped
             raise HandOver(stopped.wish) from stopped
+        except UpliftError as error:
+            if not error.retryable:  # the job ends here; its checkpoints are in storage
+                self._discard()
+            raise
         self._keep(finished)
         self._discard()
 
@@ -210,6 +217,13 @@ class TrainingRun:
     def _delete_blobs(self, keys: list[str]) -> None:
         for key in keys:
             self._storage.delete(self._job.project_id, key)
+
+
+def discard_stale(root: Path) -> None:
+    """Remove working folders that nobody has touched for a week: of jobs that were cancelled while they waited."""
+    for folder in root.glob("*/"):
+        if folder.stat().st_mtime < time.time() - _STALE_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _metrics_of(step: Stepped | None) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def test_trains_a_dataset_into_an_adapter_that_peft_loads(
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(home / "models" / "tiny"), folder)
     assert "base_model: tiny" in (folder / "README.md").read_text()
     assert (folder / "tokenizer.json").exists()
-    assert not list((home / "work" / "training").glob("*"))
+    assert not (home / "work" / "training" / job["id"]).exists()
 
 
 def test_an_order_names_its_adapter_and_continues_from_another(
@@ -215,7 +215,7 @@ def test_trains_an_uploaded_chat_file_through_openais_fields(
 
 
 def test_names_the_bad_line_of_a_training_file(
-    client: TestClient, runner: JobRunner, training_wiring: Wiring, project_id: str
+    client: TestClient, runner: JobRunner, training_wiring: Wiring, project_id: str, home: Path
 ) -> None:
     content = chats(4) + b'{"messages": [{"role": "user", "content": "no answer"}]}\n'
     job = create(client, training_file=add_file(training_wiring, project_id, content))
@@ -223,6 +223,7 @@ def test_names_the_bad_line_of_a_training_file(
     error = show(client, job["id"])["error"]
     assert error["code"] == "invalid_training_file"
     assert "Line 5 of chats.jsonl" in error["message"]
+    assert not (home / "work" / "training" / job["id"]).exists()
 
 
 @pytest.mark.parametrize(
