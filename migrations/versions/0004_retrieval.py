@@ -12,6 +12,13 @@ down_revision = "0003"
 
 MOMENT = sa.TIMESTAMP(timezone=True)
 
+# After a bulk load the planner knows nothing of the new passages; older servers wait for autovacuum.
+MAY_ANALYSE = """
+DO $$ BEGIN
+  IF current_setting('server_version_num')::int >= 170000 THEN GRANT MAINTAIN ON passages TO uplift_app; END IF;
+END $$
+"""
+
 
 def upgrade() -> None:
     op.execute("CREATE EXTENSION IF NOT EXISTS vector")
@@ -72,6 +79,7 @@ def upgrade() -> None:
     op.create_index("passages_search", "passages", ["search"], postgresql_using="gin")
     for table in ("vector_stores", "vector_store_files", "documents", "passages"):
         protect(op, table)
+    op.execute(MAY_ANALYSE)
 
 
 def downgrade() -> None:

@@ -78,6 +78,7 @@ def index_vector_store(context: JobContext, order: IndexVectorStore) -> None:
         done += len(batch)
         context.progress(done, len(order.file_ids), "files")
     with context.transaction() as session:
+        repository.refresh_statistics(session)
         repository.finish_store(session, store.id)
         counts = repository.file_counts(session, [store.id])[store.id]
         context.succeed(session, {"vector_store_id": store.id, "file_counts": counts})

@@ -213,6 +213,13 @@ def file_text(session: Session, store_id: str, file_id: str) -> list[str]:
     return list(session.scalars(query))
 
 
+def refresh_statistics(session: Session) -> None:
+    """Let the planner know what was loaded; before Postgres 17 only an owner may, so autovacuum does it later."""
+    version = session.connection().dialect.server_version_info
+    if version is not None and version >= (17,):
+        session.execute(sa.text("ANALYZE passages"))
+
+
 def finish_store(session: Session, store_id: str) -> None:
     """A store is complete when none of its files waits."""
     waiting = sa.select(VectorStoreFile.file_id).where(

@@ -301,7 +301,7 @@ class Background:
 
 
 def long_job(client: TestClient, database: Database, project_id: str) -> str:
-    recipe = QUICK | {"epochs": 1000, "max_steps": 100_000, "save_steps": 100_000, "patience": None}
+    recipe = QUICK | {"epochs": 1000, "max_steps": None, "batch_size": 1, "save_steps": 100_000, "patience": None}
     job_id: str = create(client, dataset=add_dataset(database, project_id), recipe=recipe)["id"]
     return job_id
 

@@ -102,7 +102,7 @@ def test_killed_and_stopped_it_ends_as_the_unbroken_run_does(tmp_path: Path) -> 
 
 def test_dies_with_its_worker(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "tiny")
-    recipe = Recipe(max_steps=100_000, epochs=100_000, batch_size=1, rank=1, patience=None)
+    recipe = Recipe(epochs=1000, batch_size=1, rank=1, patience=None)
     order = write_order(tmp_path, model, recipe, [("a", "b")] * 4)
     program = (
         "import os, subprocess, sys, time\n"
