@@ -16,6 +16,8 @@ from shared.settings import Settings
 from shared.storage import Storage
 from shared.wiring import Wiring
 
+# read when torch is loaded: tests share their cores with the workers that they start
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "a secret of the tests"
 

@@ -36,6 +36,8 @@ def environment(engines: EmbeddedEngines, port: int) -> dict[str, str]:
         "REDIS_URL": engines.redis_url,
         "TOKENIZERS_PARALLELISM": "false",
         "MALLOC_ARENA_MAX": "2",
+        # threads that spin at a barrier starve the thread they wait for when cores are shared: see docs/lab-notebook.md
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PYTHONUNBUFFERED": "1",
     }
     told.pop("DATABASE_ADMIN_URL", None)
