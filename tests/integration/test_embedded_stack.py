@@ -1,6 +1,7 @@
 """The embedded engines on this machine: first start, restart, settings, failure messages, and both ways past root."""
 
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from deploy.local import postgres as postgres_module
 from deploy.local.child import Child, Identity, ProcessSpec, create_time, rotate
 from deploy.local.credentials import load_or_make
 from deploy.local.engines import EmbeddedEngines
-from deploy.local.errors import DiskFull, PortTaken
+from deploy.local.errors import AlreadyRunning, DiskFull, EngineFailed, PortTaken
 from deploy.local.layout import Layout
 from deploy.local.state import ProcessState, StackState
 from deploy.local.supervisor import check_port
@@ -92,6 +93,73 @@ def test_falls_back_to_a_folder_and_a_user_of_its_own(tmp_path: Path, monkeypatc
     finally:
         engines.stop()
         subprocess.run(["rm", "-rf", str(own)], check=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has to become somebody else")
+def test_goes_on_where_the_data_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_module, "_OWN_FOLDERS", tmp_path / "own")
+    monkeypatch.setattr(postgres_module, "_namespace_refused", lambda _home, _uid: None)
+    home = tmp_path / "home"
+    assert postgres_module.choose_identity(home).kind == "namespace"
+    data = postgres_module._own_folder(home) / "data"
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").write_text("18")
+    assert postgres_module.choose_identity(home).kind == "user"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has to become somebody else")
+def test_refuses_to_hide_data_that_it_can_no_longer_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_module, "_OWN_FOLDERS", tmp_path / "own")
+    monkeypatch.setattr(postgres_module, "_namespace_refused", lambda _home, _uid: "unshare: forbidden")
+    assert postgres_module.choose_identity(tmp_path).kind == "user"
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "PG_VERSION").write_text("18")
+    with pytest.raises(EngineFailed, match=r"unshare: forbidden.*DATABASE_URL"):
+        postgres_module.choose_identity(tmp_path)
+
+
+def test_looks_like_an_account_that_exists() -> None:
+    assert pwd.getpwuid(postgres_module._unprivileged_uid()).pw_uid != 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user's folder")
+def test_sees_that_a_namespace_cannot_reach_another_users_folder(tmp_path: Path) -> None:
+    uid = postgres_module._unprivileged_uid()
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o700)
+    if postgres_module._namespace_refused(theirs, uid) is not None:
+        pytest.skip("this machine allows no user namespaces")
+    os.chown(theirs, uid, uid)
+    assert "no access" in str(postgres_module._namespace_refused(theirs, uid))
+
+
+def test_survives_a_killed_postgres_whose_pid_is_somebody_elses_now(tmp_path: Path) -> None:
+    engines = EmbeddedEngines(tmp_path / "home", redis_url="redis://elsewhere")
+    engines.start()
+    engines.children[0].stop()
+    lock = next(path for path in (tmp_path / "home").rglob("postgres") if path.is_dir()) / "postmaster.pid"
+    with subprocess.Popen(["/bin/sleep", "600"]) as somebody:
+        lock.write_text(f"{somebody.pid}\n{lock.parent}\n")
+        again = EmbeddedEngines(tmp_path / "home", redis_url="redis://elsewhere")
+        try:
+            again.start()
+            with psycopg.connect(again.admin_url.replace("+psycopg", "")) as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
+        finally:
+            again.stop()
+            somebody.kill()
+
+
+def test_refuses_a_second_postgres_on_the_same_data(tmp_path: Path) -> None:
+    first = EmbeddedEngines(tmp_path / "home", redis_url="redis://elsewhere")
+    first.start()
+    try:
+        with pytest.raises(AlreadyRunning, match="uplift down"):
+            EmbeddedEngines(tmp_path / "home", redis_url="redis://elsewhere").start()
+        with psycopg.connect(first.admin_url.replace("+psycopg", "")) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        first.stop()
 
 
 def test_says_how_to_get_another_port_when_it_is_taken() -> None:

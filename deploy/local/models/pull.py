@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from deploy.local.models.catalogue import CATALOGUE, WheelModel
 from deploy.local.models.errors import ModelError, UnsafeModel
@@ -16,16 +17,18 @@ from deploy.local.models.errors import ModelError, UnsafeModel
 Say = Callable[[str], None]
 _UNSAFE_SUFFIXES = {".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack"}
 _HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.txt", "*.model", "README.md", "LICENSE*"]
+_LARGEST_TABLE = 100 * 2**20
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
 def pull(name: str, models_dir: Path, say: Say) -> Path:
     """Fetch `name` (a catalogue id, a Hub id, or a local folder); answers its folder under `models_dir`.
 
-    Raises ModelError when it cannot be had, UnsafeModel when it brings pickles or code.
+    Raises ModelError when it cannot be had or its id is another model's, UnsafeModel when it brings pickles or code.
     """
     target = models_dir / model_id(name)
     if (target / "config.json").exists():
+        _refuse_another(name, target)
         say(f"{target.name}: already there, reused")
         return target
     models_dir.mkdir(parents=True, exist_ok=True)
@@ -34,6 +37,7 @@ def pull(name: str, models_dir: Path, say: Say) -> Path:
         partial.mkdir()
         _fill(name, partial, Path(scratch), say)
         refuse_unsafe(partial)
+        _make_readable(partial)
         partial.rename(target)
     say(f"{target.name}: ready")
     return target
@@ -58,8 +62,41 @@ def refuse_unsafe(folder: Path) -> None:
         raise UnsafeModel(
             f"{folder.name} brings {', '.join(unsafe)}: pickles and code are never loaded. Convert first."
         )
-    if not list(folder.glob("*.safetensors")):
+    weights = list(folder.glob("*.safetensors"))
+    if not weights:
         raise UnsafeModel(f"{folder.name} has no .safetensors weights.")
+    for file in weights:
+        _check_weights(file)
+
+
+def _check_weights(file: Path) -> None:
+    """A safetensors file is a length, a JSON table of tensors, and exactly the bytes that the table promises."""
+    with file.open("rb") as source:
+        length = int.from_bytes(source.read(8), "little")
+        try:
+            table: dict[str, Any] = json.loads(source.read(min(length, _LARGEST_TABLE)))
+            ends = [entry["data_offsets"][1] for name, entry in table.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
+            raise UnsafeModel(f"{file.name} is not a safetensors file, whatever its name says.") from error
+    missing = 8 + length + max(ends, default=0) - file.stat().st_size
+    if missing:
+        raise ModelError(
+            f"{file.name} is {abs(missing)} bytes too {'short' if missing > 0 else 'long'}: fetch it again."
+        )
+
+
+def _refuse_another(name: str, target: Path) -> None:
+    """Two folders of one name must not pass for each other."""
+    if name in CATALOGUE or not Path(name).is_dir() or Path(name).resolve() == target.resolve():
+        return
+    if (Path(name) / "config.json").read_bytes() != (target / "config.json").read_bytes():
+        raise ModelError(f"{target.name} is already the id of another model in {target.parent}: rename your folder.")
+
+
+def _make_readable(folder: Path) -> None:
+    """Weights arrive with whatever mode their writer chose; workers may run as another user."""
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _fill(name: str, partial: Path, scratch: Path, say: Say) -> None:
