@@ -51,7 +51,7 @@ def improve(
     if examples is None or documents is None:
         raise typer.BadParameter("give --examples FILE and --documents PATH, or --demo")
     settings = Settings()
-    console = Console(stderr=as_json)
+    console = tables.wide_console(stderr=as_json)
     with Client(settings) as client:
         experiment = _run(client, console, examples, documents, base_model, name or examples.stem, seed, quick)
         report = client.get(f"experiments/{experiment['id']}/report")

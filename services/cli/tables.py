@@ -6,6 +6,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+_FILE_WIDTH = 130
 COLOURS = {"better": "green", "worse": "red", "equivalent": "cyan", "inconclusive": "yellow"}
 
 
@@ -41,6 +42,12 @@ from openai import OpenAI   # reads OPENAI_BASE_URL ({base_url}) and OPENAI_API_
 answer = OpenAI().chat.completions.create(
     model="{model}", messages=[{{"role": "user", "content": "{question}"}}])
 print(answer.choices[0].message.content)"""
+
+
+def wide_console(*, stderr: bool = False) -> Console:
+    """A console that fits the report's table: into a file or a pipe there is no width to respect."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=_FILE_WIDTH)
 
 
 def show(console: Console, report: dict[str, Any]) -> None:

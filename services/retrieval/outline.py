@@ -1,4 +1,4 @@
-"""A text's headings and lines: Markdown's `# …`, underlined headings, and code fences, in which nothing is a heading."""
+"""A text's headings and lines: Markdown headings, underlined headings, and code fences, where nothing is a heading."""
 
 import re
 from collections.abc import Iterator

@@ -124,7 +124,7 @@ def _fitting(block: _Piece, measure: Count, most: int) -> Iterator[_Piece]:
 def _word_runs(sentence: str, measure: Count, most: int) -> Iterator[str]:
     words = [part for word in sentence.split() for part in _word_parts(word, measure, most)]
     while words:
-        fits = _longest(lambda size: measure(" ".join(words[:size])), min(len(words), most), most)
+        fits = _longest(lambda size: measure(" ".join(words[:size])), min(len(words), most), most)  # noqa: B023
         yield " ".join(words[:fits])
         words = words[fits:]
 
