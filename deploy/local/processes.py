@@ -36,6 +36,8 @@ def environment(engines: EmbeddedEngines, port: int) -> dict[str, str]:
         "REDIS_URL": engines.redis_url,
         "TOKENIZERS_PARALLELISM": "false",
         "MALLOC_ARENA_MAX": "2",
+        # caches grow and shrink with every answer; kept in the heap, their gaps made the generation worker hold 3 GB
+        "MALLOC_MMAP_THRESHOLD_": "1048576",
         # threads that spin at a barrier starve the thread they wait for when cores are shared: see docs/lab-notebook.md
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "PYTHONUNBUFFERED": "1",
