@@ -1,4 +1,4 @@
-"""Coalesces embedding requests of many threads into batches for the one thread that runs the model."""
+"""Coalesces embedding requests of many threads into small batches for the one thread that runs the model."""
 
 import queue
 import threading
@@ -10,17 +10,28 @@ import numpy as np
 
 from services.retrieval.embedder import Embedder, Vectors
 
-_MOST_TEXTS = 256
+_SLICE = 4096
+"""Characters per run of the model (64 questions or eight passages): a query waits for one slice of an index job."""
+_OLDEST = 1024
+"""Characters of a slice for whoever waits longest, so that no stream of queries starves an index job."""
 
 
 @dataclass
 class _Ask:
+    """Texts of one caller; sorted by length, so that a slice pads little."""
+
     texts: list[str]
+    done: list[Vectors] = field(default_factory=list)
+    taken: int = 0
     future: "Future[Vectors]" = field(default_factory=Future)
+
+    @property
+    def left(self) -> int:
+        return len(self.texts) - self.taken
 
 
 class BatchingEmbedder:
-    """An Embedder for many threads: the model is loaded and run by one thread, which takes what waits as one batch."""
+    """An Embedder for many threads: one thread loads the model and runs it, the smallest requests first."""
 
     def __init__(self, name: str, load: Callable[[], Embedder]) -> None:
         self.name = name
@@ -34,18 +45,28 @@ class BatchingEmbedder:
     def dimensions(self) -> int:
         return self._loaded().dimensions
 
+    @property
+    def most_tokens(self) -> int:
+        return self._loaded().most_tokens
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Counted in the caller's thread: the tokenizer is thread-safe and needs no model."""
         return self._loaded().count_tokens(texts)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(N, dimensions) float32 unit vectors."""
+        if not texts:
+            return np.zeros((0, self.dimensions), dtype=np.float32)
         self._start()
-        ask = _Ask(list(texts))
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        ask = _Ask([texts[index] for index in order])
         self._asks.put(ask)
-        return ask.future.result()
+        found = np.empty_like(ask.future.result())
+        found[order] = ask.future.result()
+        return found
 
     def close(self) -> None:
+        """Answer what waits, then end the thread."""
         if self._thread is not None:
             self._asks.put(None)
             self._thread.join(timeout=10)
@@ -70,33 +91,61 @@ class BatchingEmbedder:
                 ask.future.set_exception(error)
             return
         self._model.set_result(model)
-        while (ask := self._asks.get()) is not None:
-            asks, ended = self._gather(ask)
-            self._answer(model, asks)
-            if ended:
-                return
+        waiting: list[_Ask] = []
+        open_ = True
+        while open_ or waiting:
+            open_ = self._receive(waiting, block=open_ and not waiting) and open_
+            self._answer(model, take_slice(waiting))
+            waiting = [ask for ask in waiting if ask.left and not ask.future.done()]
 
-    def _gather(self, first: _Ask) -> tuple[list[_Ask], bool]:
-        asks, size = [first], len(first.texts)
-        while size < _MOST_TEXTS:
-            try:
-                ask = self._asks.get_nowait()
-            except queue.Empty:
-                break
-            if ask is None:
-                return asks, True
-            asks.append(ask)
-            size += len(ask.texts)
-        return asks, False
-
-    def _answer(self, model: Embedder, asks: list[_Ask]) -> None:
+    def _receive(self, waiting: list[_Ask], *, block: bool) -> bool:
+        """Move what has arrived to `waiting`; False when nothing will follow."""
         try:
-            vectors = model.embed([text for ask in asks for text in ask.texts])
-        # a text that the model cannot take must fail its callers, not end the thread that serves all others
-        except Exception as error:  # noqa: BLE001
-            for ask in asks:
-                ask.future.set_exception(error)
+            while True:
+                ask = self._asks.get(block)
+                if ask is None:
+                    return False
+                waiting.append(ask)
+                block = False
+        except queue.Empty:
+            return True
+
+    def _answer(self, model: Embedder, parts: Sequence[tuple[_Ask, list[str]]]) -> None:
+        if not parts:
             return
-        bounds = np.cumsum([len(ask.texts) for ask in asks])[:-1]
-        for ask, own in zip(asks, np.split(vectors, bounds), strict=True):
-            ask.future.set_result(own)
+        try:
+            vectors = model.embed([text for _, texts in parts for text in texts])
+        # a text that the model cannot take fails its own caller, not the others nor the thread that serves them
+        except Exception as error:  # noqa: BLE001
+            if len(parts) == 1:
+                parts[0][0].future.set_exception(error)
+                return
+            for part in parts:
+                self._answer(model, [part])
+            return
+        bounds = np.cumsum([len(texts) for _, texts in parts])[:-1]
+        for (ask, _), own in zip(parts, np.split(vectors, bounds), strict=True):
+            ask.done.append(own)
+            if sum(map(len, ask.done)) == len(ask.texts):
+                ask.future.set_result(np.concatenate(ask.done))
+
+
+def take_slice(waiting: Sequence[_Ask]) -> list[tuple[_Ask, list[str]]]:
+    """The next texts to run: some of the oldest request's, then the smallest requests first; never none."""
+    if not waiting:
+        return []
+    before = [ask.taken for ask in waiting]
+    room = _SLICE - _OLDEST + _take(waiting[0], _OLDEST)
+    for ask in sorted(waiting, key=lambda ask: ask.left):
+        room = _take(ask, room)
+    return [
+        (ask, ask.texts[begin : ask.taken]) for ask, begin in zip(waiting, before, strict=True) if ask.taken > begin
+    ]
+
+
+def _take(ask: _Ask, room: int) -> int:
+    """Take texts while there is room, the last one whole; answers the room left."""
+    while ask.left and room > 0:
+        room -= len(ask.texts[ask.taken]) + 1
+        ask.taken += 1
+    return room

@@ -18,6 +18,11 @@ class Embedder(Protocol):
     @property
     def dimensions(self) -> int: ...
 
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens of a text it reads, as `count_tokens` counts; what follows has no influence."""
+        ...
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(N, dimensions) float32, each row of length 1."""
         ...

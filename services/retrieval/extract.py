@@ -33,6 +33,11 @@ def to_text(filename: str, data: bytes) -> str:
     return text
 
 
+def storable(text: str) -> str:
+    """The text as Postgres and tokenizers take it: no NUL, no half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", " ")
+
+
 def _html_to_text(html: str) -> str:
     parser = _Text()
     parser.feed(html)

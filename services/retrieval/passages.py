@@ -51,9 +51,9 @@ def cut(
         return max(count(piece), len(piece) // _CHARACTERS_A_TOKEN)
 
     chunks: list[Chunk] = []
-    for title, lines in _sections(text, fallback_title):
+    for title, blocks in _sections(text, fallback_title):
         room = most if whole is None else min(most, max(whole - measure(title), whole // 2))
-        pieces = [piece for block in _blocks(lines) for piece in _fitting(block, measure, room)]
+        pieces = [piece for block in blocks for piece in _fitting(block, measure, room)]
         packed = _pack(pieces, measure, room, min(overlap, room - 1))
         chunks += [Chunk(title, passage, measure(passage)) for passage in packed]
     return chunks
@@ -69,8 +69,8 @@ def document_title(text: str, fallback: str) -> str:
     return fallback
 
 
-def _sections(text: str, fallback: str) -> Iterator[tuple[str, list[str]]]:
-    """(heading path, lines) of every section that says something; a heading with nothing below it says itself."""
+def _sections(text: str, fallback: str) -> Iterator[tuple[str, list[_Piece]]]:
+    """(heading path, blocks) of every section that says something; a heading with nothing below it says itself."""
     path: list[Heading] = []
     lines: list[str] = []
     for part in [*outline(text), None]:
@@ -78,10 +78,10 @@ def _sections(text: str, fallback: str) -> Iterator[tuple[str, list[str]]]:
             lines.append(part)
             continue
         title = " › ".join(heading.title for heading in path) or fallback
-        if any(line.strip() for line in lines):
-            yield title, lines
+        if blocks := list(_blocks(lines)):
+            yield title, blocks
         elif path and (part is None or part.level <= path[-1].level):
-            yield title, [path[-1].title]
+            yield title, [_Piece("\n", path[-1].title)]
         lines = []
         if part is not None:
             path = [*(above for above in path if above.level < part.level), part]
@@ -131,11 +131,13 @@ def _word_runs(sentence: str, measure: Count, most: int) -> Iterator[str]:
 
 def _word_parts(word: str, measure: Count, most: int) -> Iterator[str]:
     """The word, or (base64, a language without spaces) runs of its characters."""
-    while measure(word) > most and len(word) > 1:
-        fits = _longest(lambda size: measure(word[:size]), min(len(word) - 1, most * _CHARACTERS_A_TOKEN), most)  # noqa: B023
-        yield word[:fits]
-        word = word[fits:]
-    yield word
+    largest = most * _CHARACTERS_A_TOKEN
+    begin = 0
+    while begin < len(word):
+        run = word[begin : begin + largest]
+        fits = _longest(lambda size, run=run: measure(run[:size]), len(run), most)  # type: ignore[misc]
+        yield run[:fits]
+        begin += fits
 
 
 def _longest(tokens_of: Callable[[int], int], largest: int, most: int) -> int:

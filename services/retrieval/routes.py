@@ -1,13 +1,21 @@
 """Vector stores and embeddings over HTTP, as OpenAI's client calls them."""
 
 import base64
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query
 
 from services.retrieval import handlers, repository
-from services.retrieval.schemas import AttachFile, CreateEmbedding, CreateStore, Search, UpdateStore
+from services.retrieval.schemas import (
+    MOST_INPUTS,
+    AttachFile,
+    CreateEmbedding,
+    CreateStore,
+    Search,
+    UpdateFile,
+    UpdateStore,
+)
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.tables import VectorStore, VectorStoreFile
 from shared.clock import unix
@@ -18,10 +26,10 @@ from shared.wiring import Wiring
 router = APIRouter(tags=["retrieval"])
 Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
+Order = Literal["asc", "desc"]
 Limit = Annotated[int, Query(ge=1, le=100)]
 _SEARCH_SECONDS = 30.0
 _EMBED_SECONDS = 120.0
-_MOST_INPUTS = 2048
 
 
 @router.post("/vector_stores")
@@ -42,11 +50,12 @@ def create_store(body: CreateStore, who: Who, parts: Parts) -> dict[str, Any]:
 
 @router.get("/vector_stores")
 def list_stores(
-    who: Who, parts: Parts, after: str | None = None, limit: Limit = 20, order: str = "desc"
+    who: Who, parts: Parts, after: str | None = None, limit: Limit = 20, order: Order = "desc"
 ) -> dict[str, Any]:
     """The project's stores."""
     with parts.database.transaction(who.project_id) as session:
         found, more = repository.list_stores(session, after=after, limit=limit, descending=order != "asc")
+        found = [handlers.fresh_store(session, store.id) for store in found]
         counts = repository.file_counts(session, [store.id for store in found])
         return page([store_object(store, counts[store.id]) for store in found], has_more=more)
 
@@ -55,7 +64,7 @@ def list_stores(
 def show_store(store_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One store with its file counts."""
     with parts.database.transaction(who.project_id) as session:
-        store = repository.get_store(session, store_id)
+        store = handlers.fresh_store(session, store_id)
         return store_object(store, repository.file_counts(session, [store_id])[store_id])
 
 
@@ -107,7 +116,7 @@ def attach_file(store_id: str, body: AttachFile, who: Who, parts: Parts) -> dict
     with parts.database.transaction(who.project_id) as session:
         store = repository.get_store(session, store_id, lock=True)
         handlers.attach_files(session, store, [body.file_id], dict(body.attributes or {}))
-        return file_object(repository.get_file(session, store_id, body.file_id))
+        return file_object(store, repository.get_file(session, store_id, body.file_id))
 
 
 @router.get("/vector_stores/{store_id}/files")
@@ -117,23 +126,34 @@ def list_files(
     parts: Parts,
     after: str | None = None,
     limit: Limit = 20,
-    order: str = "desc",
+    order: Order = "desc",
     status: Annotated[str | None, Query(alias="filter")] = None,
 ) -> dict[str, Any]:
     """The store's files, `filter` by status."""
     with parts.database.transaction(who.project_id) as session:
-        repository.get_store(session, store_id)
+        store = handlers.fresh_store(session, store_id)
         found, more = repository.list_files(
             session, store_id, after=after, limit=limit, status=status, descending=order != "asc"
         )
-        return page([file_object(file) for file in found], has_more=more)
+        return page([file_object(store, file) for file in found], has_more=more)
 
 
 @router.get("/vector_stores/{store_id}/files/{file_id}")
 def show_file(store_id: str, file_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One file's state in the store."""
     with parts.database.transaction(who.project_id) as session:
-        return file_object(repository.get_file(session, store_id, file_id))
+        store = handlers.fresh_store(session, store_id)
+        return file_object(store, repository.get_file(session, store_id, file_id))
+
+
+@router.post("/vector_stores/{store_id}/files/{file_id}")
+def update_file(store_id: str, file_id: str, body: UpdateFile, who: Who, parts: Parts) -> dict[str, Any]:
+    """Replace the attributes that searches filter by; nothing is indexed again."""
+    with parts.database.transaction(who.project_id) as session:
+        file = repository.get_file(session, store_id, file_id)
+        file.attributes = dict(body.attributes or {})
+        session.flush()
+        return file_object(repository.get_store(session, store_id), file)
 
 
 @router.get("/vector_stores/{store_id}/files/{file_id}/content")
@@ -182,8 +202,8 @@ def _texts(found: str | list[str] | list[int] | list[list[int]]) -> list[str]:
     texts = [found] if isinstance(found, str) else [text for text in found if isinstance(text, str)]
     if not isinstance(found, str) and len(texts) != len(found):
         raise InvalidInput("Send text: arrays of tokens belong to another model's vocabulary.", param="input")
-    if not texts or len(texts) > _MOST_INPUTS:
-        raise InvalidInput(f"Between 1 and {_MOST_INPUTS} inputs, not {len(texts)}.", param="input")
+    if not texts or len(texts) > MOST_INPUTS:
+        raise InvalidInput(f"Between 1 and {MOST_INPUTS} inputs, not {len(texts)}.", param="input")
     if any(not text for text in texts):
         raise InvalidInput("An input must not be empty.", param="input")
     return texts
@@ -222,7 +242,11 @@ def store_object(store: VectorStore, counts: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def file_object(file: VectorStoreFile) -> dict[str, Any]:
+def file_object(store: VectorStore, file: VectorStoreFile) -> dict[str, Any]:
+    sizes = {
+        "max_chunk_size_tokens": store.chunking["most"],
+        "chunk_overlap_tokens": store.chunking["overlap"],
+    }
     return {
         "id": file.file_id,
         "object": "vector_store.file",
@@ -232,7 +256,7 @@ def file_object(file: VectorStoreFile) -> dict[str, Any]:
         "usage_bytes": file.usage_bytes,
         "last_error": file.last_error,
         "attributes": file.attributes,
-        "chunking_strategy": {"type": "other"},
+        "chunking_strategy": {"type": "static", "static": sizes},
     }
 
 

@@ -1,8 +1,15 @@
-"""What comes in over HTTP, in OpenAI's shapes; unknown fields are refused, never ignored."""
+"""What comes in: over HTTP in OpenAI's shapes, where unknown fields are refused, and in live requests."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shared.errors import InvalidInput
+
+MOST_RESULTS = 50
+MOST_INPUTS = 2048
+Mode = Literal["hybrid", "dense", "text"]
+Attributes = Annotated[dict[str, str | bool | int | float], Field(max_length=16)]
 
 
 class _Strict(BaseModel):
@@ -54,7 +61,11 @@ class UpdateStore(_Strict):
 
 class AttachFile(_Strict):
     file_id: str
-    attributes: dict[str, str | float | bool] | None = None
+    attributes: Attributes | None = None
+
+
+class UpdateFile(_Strict):
+    attributes: Attributes | None = None
 
 
 class RankingOptions(_Strict):
@@ -63,12 +74,12 @@ class RankingOptions(_Strict):
 
 
 class Search(_Strict):
-    query: str | list[str]
-    max_num_results: Annotated[int, Field(ge=1, le=50)] = 10
+    query: str | Annotated[list[str], Field(min_length=1, max_length=MOST_INPUTS)]
+    max_num_results: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 10
     filters: dict[str, Any] | None = None
     ranking_options: RankingOptions | None = None
     rewrite_query: bool = False
-    mode: Literal["hybrid", "dense", "text"] = "hybrid"
+    mode: Mode = "hybrid"
     """Ours: which legs to search."""
 
 
@@ -78,3 +89,33 @@ class CreateEmbedding(_Strict):
     dimensions: Annotated[int, Field(ge=1)] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     user: str | None = None
+
+
+class SearchBody(BaseModel):
+    """The body of a live "retrieval.search"."""
+
+    vector_store_id: str
+    query: str | Annotated[list[str], Field(max_length=MOST_INPUTS)]
+    k: Annotated[int, Field(ge=1, le=MOST_RESULTS)] = 10
+    filters: dict[str, Any] | None = None
+    mode: Mode = "hybrid"
+
+
+class EmbedBody(BaseModel):
+    """The body of a live "retrieval.embed"."""
+
+    model: str
+    input: Annotated[list[str], Field(max_length=MOST_INPUTS)]
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def read_body(shape: type[Body], body: dict[str, Any]) -> Body:
+    """A live request's body, typed; raises InvalidInput that names the field."""
+    try:
+        return shape.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"{where}: {first['msg']}", param=where) from error

@@ -1,41 +1,37 @@
-"""The search itself: an exact vector leg and a full-text leg in SQL, fused by rank.
+"""The search itself: two exact legs in SQL, by vector and by words, whose candidates are scored together.
 
 Stores are scanned exactly through their btree: below about 50,000 passages that is faster than an HNSW index and
-misses nothing. Row-level security filters both legs, so no query needs to name its tenant.
+misses nothing. Row-level security filters every query, so none needs to name its tenant. It also bars a GIN index over
+the words: `@@` is not leakproof, so Postgres checks it only after the tenant, row by row.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.orm import Session
 
 from services.retrieval.embedder import Vectors
 from services.retrieval.filters import to_sql
-from services.retrieval.fusion import fuse
 from services.retrieval.lexemes import compounds, quote
+from services.retrieval.ranking import Candidate, Collection, rank
 from services.retrieval.tables import Document, PassageRow, VectorStoreFile
 
 MODES = ("hybrid", "dense", "text")
 _CANDIDATES = 50
-"""How deep each leg goes before fusion, at least."""
+"""How many passages each leg hands on, at least."""
+_MOST_WORDS = 64
+"""A question has fewer; of a whole page given as a query, the rarest are kept."""
+_MOST_COUNTED = 512
 
-# A term is worth its inverse document frequency within the store (Robertson and Spärck Jones), twice if the title has
-# it: a document about wal_level must beat those that merely mention it.
-_TEXT_LEG = """
-WITH terms AS (
-  SELECT word, plain::tsquery AS plain, titled::tsquery AS titled
-  FROM unnest(CAST(:words AS text[]), CAST(:plain AS text[]), CAST(:titled AS text[])) AS t(word, plain, titled)),
-hits AS (
-  SELECT p.id, t.word, p.search @@ t.titled AS in_title
-  FROM terms t JOIN passages p ON p.vector_store_id = :store AND p.search @@ t.plain {narrowed}),
-known AS (SELECT count(*)::float AS n FROM passages WHERE vector_store_id = :store),
-frequency AS (SELECT word, count(*)::float AS n FROM hits GROUP BY word)
-SELECT h.id FROM hits h JOIN frequency f USING (word) CROSS JOIN known k
-GROUP BY h.id
-ORDER BY sum(ln(1 + (k.n - f.n + 0.5) / (f.n + 0.5)) * CASE WHEN h.in_title THEN 2 ELSE 1 END) DESC, h.id
-LIMIT :most
-"""
+Allowed = sa.Select[str] | None
+
+_OCCURRENCES = sa.text("""
+SELECT p.id, w.lexeme, 'A' = ANY(w.weights) AS titled, cardinality(array_positions(w.weights, 'D')) AS times
+FROM passages p CROSS JOIN LATERAL unnest(p.search) w
+WHERE p.id = ANY(:ids) AND w.lexeme = ANY(:words)
+""")
 
 
 def search(
@@ -53,75 +49,108 @@ def search(
     Raises InvalidFilter for a filter that makes no sense.
     """
     most = max(_CANDIDATES, k)
-    allowed = _allowed_documents(session, store_id, filters)
+    allowed = _allowed_documents(store_id, filters)
     # a generic plan would ignore how many passages this store has; compiling a query costs more than running it
-    session.execute(sa.text("SET LOCAL plan_cache_mode = force_custom_plan"))
-    session.execute(sa.text("SET LOCAL jit = off"))
-    legs: list[Sequence[str]] = []
+    session.execute(
+        sa.text("SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('jit', 'off', true)")
+    )
+    words, collection = _words(session, store_id, query) if mode != "dense" else ([], Collection(0, 0.0, {}))
+    found: set[str] = set()
     if mode != "text":
         assert vector is not None, f"mode {mode} needs the query's vector"
-        legs.append(_dense(session, store_id, vector, most, allowed))
-    if mode != "dense":
-        legs.append(_text(session, store_id, query, most, allowed))
-    best = fuse(legs)[:k]
-    return _passages(session, best)
+        found.update(_nearest(session, store_id, vector, most, allowed))
+    if words:
+        found.update(_worded(session, store_id, words, collection, most, allowed))
+    candidates = _candidates(session, sorted(found), words, vector if mode != "text" else None)
+    return _passages(session, rank(candidates, words, collection, mode)[:k])
 
 
-def _allowed_documents(session: Session, store_id: str, filters: dict[str, Any] | None) -> list[str] | None:
+def _allowed_documents(store_id: str, filters: dict[str, Any] | None) -> Allowed:
     """The documents whose file passes the filters; None without filters."""
     if filters is None:
         return None
-    query = (
+    return (
         sa.select(Document.id)
-        .join(
-            VectorStoreFile,
-            sa.and_(
-                VectorStoreFile.vector_store_id == Document.vector_store_id,
-                VectorStoreFile.file_id == Document.file_id,
-            ),
-        )
+        .join(VectorStoreFile, _same_file())
         .where(Document.vector_store_id == store_id, to_sql(filters, VectorStoreFile.attributes))
     )
-    return list(session.scalars(query))
 
 
-def _dense(session: Session, store_id: str, vector: Vectors, most: int, allowed: list[str] | None) -> list[str]:
+def _same_file() -> sa.ColumnElement[bool]:
+    return sa.and_(
+        VectorStoreFile.vector_store_id == Document.vector_store_id, VectorStoreFile.file_id == Document.file_id
+    )
+
+
+def _words(session: Session, store_id: str, query: str) -> tuple[list[str], Collection]:
+    """The query's words that the store may know, rarest first, and the store's statistics of them."""
+    stems = session.scalar(sa.text("SELECT tsvector_to_array(to_tsvector('english', :query))"), {"query": query})
+    words = list(dict.fromkeys([*compounds(query), *(stems or [])]))[:_MOST_COUNTED]
+    counts = (sa.func.count().filter(_has(word)) for word in words)
+    of_store = PassageRow.vector_store_id == store_id
+    row = session.execute(sa.select(sa.func.count(), sa.func.avg(PassageRow.tokens), *counts).where(of_store)).one()
+    frequency = dict(zip(words, row[2:], strict=True))
+    # a word that no passage has tells how little the others say, but must not take the place of one that some have
+    rarest = sorted(words, key=lambda word: (frequency[word] == 0, frequency[word], word))[:_MOST_WORDS]
+    return rarest, Collection(row[0], float(row[1] or 0.0), frequency)
+
+
+def _has(word: str, weight: str = "") -> sa.ColumnElement[bool]:
+    return PassageRow.search.bool_op("@@")(sa.cast(quote(word) + (f":{weight}" if weight else ""), TSQUERY))
+
+
+def _nearest(session: Session, store_id: str, vector: Vectors, most: int, allowed: Allowed) -> list[str]:
     distance = PassageRow.embedding.cosine_distance(vector.tolist())
-    query = sa.select(PassageRow.id).where(PassageRow.vector_store_id == store_id)
-    if allowed is not None:
-        query = query.where(PassageRow.document_id.in_(allowed))
+    query = sa.select(PassageRow.id).where(PassageRow.vector_store_id == store_id, *_narrowed(allowed))
     return list(session.scalars(query.order_by(distance, PassageRow.id).limit(most)))
 
 
-def _text(session: Session, store_id: str, query: str, most: int, allowed: list[str] | None) -> list[str]:
-    stems = session.scalar(sa.text("SELECT tsvector_to_array(to_tsvector('english', :query))"), {"query": query})
-    words = list(dict.fromkeys([*(stems or []), *compounds(query)]))
-    if not words:
+def _worded(
+    session: Session, store_id: str, words: Sequence[str], collection: Collection, most: int, allowed: Allowed
+) -> list[str]:
+    """The passages that have the words of most worth, twice where the title has them; `rank` scores them in full."""
+    known = [word for word in words if collection.frequency[word]]
+    if not known:
         return []
-    values: dict[str, Any] = {
-        "store": store_id,
-        "words": words,
-        "plain": [quote(word) for word in words],
-        "titled": [f"{quote(word)}:A" for word in words],
-        "most": most,
-    }
-    if allowed is not None:
-        values["allowed"] = allowed
-    narrowed = "" if allowed is None else "AND p.document_id = ANY(:allowed)"
-    return list(session.scalars(sa.text(_TEXT_LEG.format(narrowed=narrowed)), values))
+    matches = [_has(word) for word in known]
+    worth = sum(
+        sa.case((match, collection.worth(word) * sa.case((_has(word, "A"), 2.0), else_=1.0)), else_=0.0)
+        for word, match in zip(known, matches, strict=True)
+    )
+    query = sa.select(PassageRow.id).where(
+        PassageRow.vector_store_id == store_id, sa.or_(*matches), *_narrowed(allowed)
+    )
+    return list(session.scalars(query.order_by(sa.desc(worth), PassageRow.id).limit(most)))  # type: ignore[arg-type]
 
 
-def _passages(session: Session, best: list[tuple[str, float]]) -> list[dict[str, Any]]:
+def _narrowed(allowed: Allowed) -> list[sa.ColumnElement[bool]]:
+    return [] if allowed is None else [PassageRow.document_id.in_(allowed)]
+
+
+def _candidates(session: Session, ids: Sequence[str], words: Sequence[str], vector: Vectors | None) -> list[Candidate]:
+    """What `rank` needs to know of every passage that either leg found."""
+    if not ids:
+        return []
+    distance = sa.literal(1.0) if vector is None else PassageRow.embedding.cosine_distance(vector.tolist())
+    times: dict[str, dict[str, int]] = {found: {} for found in ids}
+    titled: dict[str, set[str]] = {found: set() for found in ids}
+    for row in session.execute(_OCCURRENCES, {"ids": list(ids), "words": list(words)}) if words else ():
+        times[row.id][row.lexeme] = row.times
+        if row.titled:
+            titled[row.id].add(row.lexeme)
+    query = sa.select(PassageRow.id, PassageRow.tokens, distance).where(PassageRow.id.in_(ids))
+    return [
+        Candidate(found, tokens, 1.0 - float(far), times[found], frozenset(titled[found]))
+        for found, tokens, far in session.execute(query)
+    ]
+
+
+def _passages(session: Session, best: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
     query = (
         sa.select(PassageRow, Document, VectorStoreFile.attributes)
+        .options(sa.orm.defer(PassageRow.embedding), sa.orm.defer(PassageRow.search))
         .join(Document, Document.id == PassageRow.document_id)
-        .join(
-            VectorStoreFile,
-            sa.and_(
-                VectorStoreFile.vector_store_id == Document.vector_store_id,
-                VectorStoreFile.file_id == Document.file_id,
-            ),
-        )
+        .join(VectorStoreFile, _same_file())
         .where(PassageRow.id.in_([found for found, _ in best]))
     )
     rows = {passage.id: (passage, document, attributes) for passage, document, attributes in session.execute(query)}

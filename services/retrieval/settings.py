@@ -10,4 +10,6 @@ class RetrievalSettings(Settings):
     passage_tokens: int = 120
     """The most tokens a passage has by default: context is what costs, most of all on a CPU."""
     passage_overlap: int = 0
-    files_per_transaction: int = 32
+    files_per_transaction: int = 64
+    bytes_per_transaction: int = 256 * 1024
+    """A batch of files ends at either; one file larger than this is a batch of its own."""

@@ -37,13 +37,9 @@ class Embedders:
             # torch is imported by the first request, so that the worker is ready at once
             from services.retrieval.embedding.sentence_encoder import SentenceEncoder
 
-            return SentenceEncoder(folder, self._threads)
+            return SentenceEncoder(folder, lambda: ComputeShare(self._settings.home, "embedding"))
 
         return BatchingEmbedder(name, load)
-
-    def _threads(self) -> int:
-        with ComputeShare(self._settings.home, "embedding") as share:
-            return share.threads()
 
 
 def make_wiring() -> RetrievalWiring:

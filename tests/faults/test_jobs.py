@@ -163,8 +163,8 @@ def test_tries_an_unexpected_error_again_and_names_the_last_one(
 ) -> None:
     mends = order(database, project_id, Stumble(failures=1))
     never = order(database, project_id, Stumble(failures=9), max_attempts=1)
-    wait_until(lambda: status(database, project_id, mends) == "succeeded", seconds=15)
-    wait_until(lambda: status(database, project_id, never) == "failed", seconds=15)
+    wait_until(lambda: status(database, project_id, mends) == "succeeded", seconds=30)
+    wait_until(lambda: status(database, project_id, never) == "failed", seconds=30)
     error = read(database, project_id, never).error
     assert error is not None
     assert "attempt 1 stumbles" in error["message"]

@@ -1,25 +1,18 @@
-"""Cutting, extracting, fusing, filtering: the pure parts of retrieval."""
+"""Cutting documents into passages, and getting text out of files."""
 
-import threading
-import time
-
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.retrieval.batcher import BatchingEmbedder
-from services.retrieval.embedder import Vectors
-from services.retrieval.errors import InvalidFilter
-from services.retrieval.extract import to_text
-from services.retrieval.filters import to_sql
-from services.retrieval.fusion import fuse
+from services.retrieval.extract import storable, to_text
 from services.retrieval.lexemes import compounds, quote, tsvector_literal
 from services.retrieval.passages import cut, document_title
-from services.retrieval.tables import VectorStoreFile
 from shared.errors import InvalidInput
 
 words = st.text(alphabet="abcdefgh.!? \n#", max_size=400)
+markup = st.lists(
+    st.sampled_from(["# A", "## B", "- item one", "para one. Two", "", "```", "| a | b |", "Under\n===", "1. step"])
+).map("\n".join)
 
 
 def count(text: str) -> int:
@@ -30,14 +23,29 @@ def count(text: str) -> int:
 def test_loses_no_word_and_keeps_their_order(text: str, most: int) -> None:
     plain = text.replace("#", "x")
     chunks = cut(plain, fallback_title="t", count=count, most=most)
-    assert " ".join(chunk.text for chunk in chunks).split() == plain.split()
+    assert "".join("".join(chunk.text for chunk in chunks).split()) == "".join(plain.split())
 
 
-@given(words, st.integers(2, 30), st.integers(0, 1))
+@given(markup, st.integers(2, 12))
+def test_keeps_what_markup_says_in_text_or_title(text: str, most: int) -> None:
+    chunks = cut(text, fallback_title="t", count=count, most=most)
+    kept = " ".join(f"{chunk.title} {chunk.text}" for chunk in chunks)
+    for word in ("A", "B", "item", "para", "step"):
+        assert (word in kept.split()) == (word in text.split())
+
+
+@given(st.one_of(words, markup), st.integers(2, 30), st.integers(0, 1))
 def test_makes_no_passage_over_the_limit_and_none_empty(text: str, most: int, overlap: int) -> None:
     chunks = cut(text, fallback_title="t", count=count, most=most, overlap=overlap)
-    assert all(0 < chunk.tokens <= most for chunk in chunks)
-    assert all(chunk.tokens == count(chunk.text) for chunk in chunks)
+    assert all(0 < chunk.tokens <= most and count(chunk.text) <= most for chunk in chunks)
+    assert all(chunk.text.strip() for chunk in chunks)
+
+
+def test_bounds_title_and_text_together() -> None:
+    text = "# " + "long title " * 4 + "\n" + "One two three four. " * 20
+    chunks = cut(text, fallback_title="t", count=count, most=30, whole=20)
+    assert len(chunks) > 1
+    assert all(count(chunk.title) + count(chunk.text) <= 20 for chunk in chunks)
 
 
 def test_titles_passages_by_their_path_of_headings() -> None:
@@ -48,16 +56,46 @@ def test_titles_passages_by_their_path_of_headings() -> None:
     assert document_title("no heading", "file") == "file"
 
 
+def test_reads_underlined_headings_and_none_between_code_fences() -> None:
+    text = "Guide\n=====\nintro\n\n```sh\n# a comment\n```\nafter\n\nPart\n----\nlast"
+    chunks = cut(text, fallback_title="file", count=count, most=50)
+    assert [(chunk.title, chunk.text) for chunk in chunks] == [
+        ("Guide", "intro\n# a comment\nafter"),
+        ("Guide › Part", "last"),
+    ]
+
+
+def test_says_a_heading_that_has_nothing_below_it() -> None:
+    assert [chunk.text for chunk in cut("# A\n## B\n# C\n", fallback_title="f", count=count, most=9)] == ["B", "C"]
+
+
+def test_keeps_list_items_and_code_on_their_lines() -> None:
+    [chunk] = cut("Do:\n- one\n  more\n- two\n\n```\nif x:\n    y\n```", fallback_title="f", count=count, most=50)
+    assert chunk.text == "Do:\n- one more\n- two\nif x:\n    y"
+
+
 def test_repeats_whole_sentences_when_asked_to_overlap() -> None:
     text = "One two three. Four five six. Seven eight nine."
     chunks = cut(text, fallback_title="t", count=count, most=6, overlap=3)
     assert [chunk.text for chunk in chunks] == ["One two three. Four five six.", "Four five six. Seven eight nine."]
 
 
+def test_ends_no_sentence_at_an_abbreviation() -> None:
+    text = "Use a tool, e.g. Postgres or so. Then rest well."
+    chunks = cut(text, fallback_title="t", count=count, most=7)
+    assert [chunk.text for chunk in chunks] == ["Use a tool, e.g. Postgres or so.", "Then rest well."]
+
+
 def test_cuts_a_word_that_is_too_long_by_itself() -> None:
     chunks = cut("x" * 100, fallback_title="t", count=len, most=30)
     assert "".join(chunk.text for chunk in chunks) == "x" * 100
     assert max(len(chunk.text) for chunk in chunks) <= 30
+
+
+def test_is_not_fooled_by_a_tokenizer_that_counts_a_megabyte_as_one_word() -> None:
+    chunks = cut("x" * 1_000_000, fallback_title="t", count=count, most=100)
+    assert sum(len(chunk.text) for chunk in chunks) == 1_000_000
+    assert max(len(chunk.text) for chunk in chunks) < 2_000
 
 
 @pytest.mark.parametrize("overlap", [-1, 10, 11])
@@ -71,116 +109,45 @@ def test_reads_html_as_text_with_headings_and_without_scripts() -> None:
     text = to_text("page.html", html)
     assert "# Big" in text
     assert "a & b" in text
+    assert "- one" in text
     assert "evil" not in text
 
 
-@pytest.mark.parametrize(("name", "data"), [("a.pdf", b"%PDF"), ("a.txt", b"\xff\xfe"), ("a.md", b"a\x00b")])
-def test_refuses_what_it_cannot_read_by_name(name: str, data: bytes) -> None:
-    with pytest.raises(InvalidInput, match=name):
-        to_text(name, data)
+def test_keeps_the_spaces_of_html_and_a_body_whose_head_never_ends() -> None:
+    text = to_text(
+        "page.html", b"<head><title>x</title><body><p>Hello<b> world</b> and<i> all</i>.</p><pre>a\n  b</pre>"
+    )
+    assert "Hello world and all." in text
+    assert "a\n  b" in text
 
 
-def test_keeps_identifiers_whole() -> None:
-    found = compounds("Set autovacuum_naptime, runtime-config.html and WAL_level; autovacuum_naptime again")
-    assert found == ["autovacuum_naptime", "runtime-config.html", "wal_level"]
-    assert quote("it's\\") == "'it''s\\\\'"
-    assert tsvector_literal(["a_b"], "A") == "'a_b':1A"
-
-
-@given(st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), max_size=3))
-def test_fuses_every_id_once_best_first(legs: list[list[str]]) -> None:
-    fused = fuse(legs)
-    assert {found for found, _ in fused} == {found for leg in legs for found in leg}
-    assert [score for _, score in fused] == sorted((score for _, score in fused), reverse=True)
-
-
-def test_prefers_what_both_legs_found_and_breaks_ties_by_id() -> None:
-    assert [found for found, _ in fuse([["a", "b"], ["c", "b"]])] == ["b", "a", "c"]
+def test_reads_text_in_utf_16_too() -> None:
+    assert to_text("a.txt", "é".encode("utf-16")) == "é"
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("name", "data", "code"),
     [
-        "text",
-        {"key": "a", "value": 1},
-        {"type": "like", "key": "a", "value": "b"},
-        {"type": "gt", "key": "a", "value": "b"},
-        {"type": "in", "key": "a", "value": "b"},
-        {"type": "and", "filters": []},
-        {"type": "eq", "key": "a", "value": {"b": 1}},
-        {"type": "eq", "key": 1, "value": 1},
+        ("a.pdf", b"%PDF", "unsupported_file"),
+        ("a.txt", b"caf\xe9", "invalid_file"),
+        ("a.md", b"a\x00b", "invalid_file"),
+        ("a.md", b" \n ", "invalid_file"),
+        ("a.html", b"<script>x</script>", "invalid_file"),
     ],
 )
-def test_refuses_filters_that_make_no_sense(bad: object) -> None:
-    with pytest.raises(InvalidFilter):
-        to_sql(bad, VectorStoreFile.attributes)
+def test_refuses_what_it_cannot_read_by_name(name: str, data: bytes, code: str) -> None:
+    with pytest.raises(InvalidInput, match=name) as refused:
+        to_text(name, data)
+    assert refused.value.code == code
 
 
-def test_refuses_filters_that_nest_without_end() -> None:
-    nested: dict[str, object] = {"type": "eq", "key": "a", "value": 1}
-    for _ in range(20):
-        nested = {"type": "or", "filters": [nested]}
-    with pytest.raises(InvalidFilter, match="deep"):
-        to_sql(nested, VectorStoreFile.attributes)
+def test_makes_any_query_storable() -> None:
+    assert storable("a\x00b\ud800c") == "a b?c"
 
 
-def test_puts_filter_values_into_parameters_only() -> None:
-    evil = "'; DROP TABLE passages; --"
-    compiled = to_sql({"type": "eq", "key": evil, "value": evil}, VectorStoreFile.attributes).compile()
-    assert "DROP" not in str(compiled)
-
-
-class SlowEmbedder:
-    """An honest small embedder: counts its batches and takes its time."""
-
-    name, dimensions = "slow", 2
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def embed(self, texts: list[str]) -> Vectors:
-        self.batches.append(len(texts))
-        if "bad" in texts:
-            raise ValueError("cannot embed this")
-        time.sleep(0.05)
-        return np.asarray([[len(text), 1.0] for text in texts], dtype=np.float32)
-
-    def count_tokens(self, texts: list[str]) -> list[int]:
-        return [len(text) for text in texts]
-
-
-def test_answers_many_threads_in_few_batches_each_with_its_own() -> None:
-    slow = SlowEmbedder()
-    batching = BatchingEmbedder("slow", lambda: slow)
-    found: dict[int, Vectors] = {}
-
-    def ask(size: int) -> None:
-        found[size] = batching.embed(["x" * size])
-
-    threads = [threading.Thread(target=ask, args=(size,)) for size in range(1, 33)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    batching.close()
-    assert {size: float(vectors[0, 0]) for size, vectors in found.items()} == {n: float(n) for n in range(1, 33)}
-    assert len(slow.batches) < 16
-
-
-def test_fails_the_caller_and_serves_the_next() -> None:
-    batching = BatchingEmbedder("slow", SlowEmbedder)
-    with pytest.raises(ValueError, match="cannot embed"):
-        batching.embed(["bad"])
-    assert batching.embed(["good"]).shape == (1, 2)
-    batching.close()
-
-
-def test_tells_every_caller_why_the_model_could_not_be_loaded() -> None:
-    def broken() -> SlowEmbedder:
-        raise OSError("no such folder")
-
-    batching = BatchingEmbedder("slow", broken)
-    for _ in range(2):
-        with pytest.raises(OSError, match="no such folder"):
-            batching.embed(["x"])
-    batching.close()
+def test_keeps_identifiers_whole_and_counts_them() -> None:
+    found = compounds("Set autovacuum_naptime, runtime-config.html and WAL_level; autovacuum_naptime again")
+    assert list(found.items()) == [("autovacuum_naptime", 2), ("runtime-config.html", 1), ("wal_level", 1)]
+    assert compounds("a." * 2000 + "a") == {}
+    assert quote("it's\\") == "'it''s\\\\'"
+    assert tsvector_literal({"a_b": 2}, "A") == "'a_b':1A,2A"

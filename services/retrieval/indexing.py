@@ -1,0 +1,112 @@
+"""The job that turns a store's files into passages: some files a transaction, each file whole or not at all."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from services.retrieval import repository
+from services.retrieval.embedder import Embedder, Vectors
+from services.retrieval.errors import InvalidFile, UnsupportedFile
+from services.retrieval.extract import to_text
+from services.retrieval.passages import Chunk, cut, document_title
+from services.retrieval.repository import Indexed, SourceFile
+from services.retrieval.settings import RetrievalSettings
+from services.retrieval.tables import VectorStore
+from services.retrieval.wiring import RetrievalWiring
+from shared.errors import NotFound, UpliftError
+from shared.jobs import JobContext
+from shared.messages import IndexVectorStore
+
+_TEXTS_BETWEEN_CHECKS = 256
+_FILE_ERRORS: dict[type[UpliftError], str] = {InvalidFile: "invalid_file", UnsupportedFile: "unsupported_file"}
+"""OpenAI's codes of a file's `last_error`; what is not the file's fault is a "server_error"."""
+
+
+def index_vector_store(context: JobContext, order: IndexVectorStore) -> None:
+    """Index what still waits; a resumed job goes on where the last one stopped."""
+    with context.transaction() as session:
+        store = repository.get_store(session, order.vector_store_id)
+        waiting = repository.waiting_files(session, store.id, order.file_ids)
+        found = repository.existing_files(session, waiting)
+        for file_id in waiting:
+            if file_id not in found:
+                message = "The file was deleted before it could be indexed."
+                repository.fail_file(session, store.id, file_id, code="invalid_file", message=message)
+    done = len(order.file_ids) - len(found)
+    for batch in _batches([found[file_id] for file_id in waiting if file_id in found], RetrievalSettings()):
+        context.check()
+        _index_batch(context, store, batch)
+        done += len(batch)
+        context.progress(done, len(order.file_ids), "files")
+    with context.transaction() as session:
+        repository.refresh_statistics(session)
+        repository.finish_store(session, store.id)
+        counts = repository.file_counts(session, [store.id])[store.id]
+        context.succeed(session, {"vector_store_id": store.id, "file_counts": counts})
+
+
+def _batches(files: Sequence[SourceFile], settings: RetrievalSettings) -> Iterator[list[SourceFile]]:
+    batch: list[SourceFile] = []
+    size = 0
+    for file in files:
+        full = len(batch) >= settings.files_per_transaction or size + file.bytes > settings.bytes_per_transaction
+        if batch and full:
+            yield batch
+            batch, size = [], 0
+        batch.append(file)
+        size += file.bytes
+    if batch:
+        yield batch
+
+
+def _index_batch(context: JobContext, store: VectorStore, files: Sequence[SourceFile]) -> None:
+    """Read, cut and embed outside the transaction, write inside; a file that cannot be read fails alone."""
+    wiring: RetrievalWiring = context.wiring  # type: ignore[assignment]
+    embedder = wiring.embedder(store.embedder)
+    cuts: list[tuple[SourceFile, str, list[Chunk]]] = []
+    refused: list[tuple[SourceFile, UpliftError]] = []
+    for file in files:
+        try:
+            with wiring.storage.open(store.project_id, file.blob_key) as stream:
+                text = to_text(file.filename, stream.read())
+        except (UnsupportedFile, InvalidFile, NotFound) as error:
+            refused.append((file, error))
+            continue
+        title = document_title(text, file.filename.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+        cuts.append((file, title, _cut(store, embedder, text, title)))
+    vectors = _embed(context, embedder, [chunk for _, _, chunks in cuts for chunk in chunks])
+    bounds = np.cumsum([len(chunks) for _, _, chunks in cuts])[:-1]
+    parts = np.split(vectors, bounds) if cuts else []
+    indexed = [Indexed(file, title, chunks, own) for (file, title, chunks), own in zip(cuts, parts, strict=True)]
+    with context.transaction() as session:
+        # a file that was detached, or indexed by another job, in the meantime is nobody's business here any more
+        repository.get_store(session, store.id)
+        still = set(repository.waiting_files(session, store.id, [file.id for file in files], lock=True))
+        repository.replace_documents(session, store, [one for one in indexed if one.file.id in still])
+        for file, refusal in refused:
+            if file.id in still:
+                code = _FILE_ERRORS.get(type(refusal), "server_error")
+                repository.fail_file(session, store.id, file.id, code=code, message=refusal.message)
+
+
+def _cut(store: VectorStore, embedder: Embedder, text: str, title: str) -> list[Chunk]:
+    """Passages no longer than the store wants and the embedder reads: what it does not read cannot be found by it."""
+    most = min(store.chunking["most"], embedder.most_tokens)
+    return cut(
+        text,
+        fallback_title=title,
+        count=lambda piece: embedder.count_tokens([piece])[0],
+        most=most,
+        overlap=min(store.chunking["overlap"], most // 2),
+        whole=embedder.most_tokens,
+    )
+
+
+def _embed(context: JobContext, embedder: Embedder, chunks: Sequence[Chunk]) -> Vectors:
+    """(len(chunks), dimensions); a large file can be cancelled between parts."""
+    parts = []
+    for begin in range(0, len(chunks), _TEXTS_BETWEEN_CHECKS):
+        context.check()
+        some = chunks[begin : begin + _TEXTS_BETWEEN_CHECKS]
+        parts.append(embedder.embed([f"{chunk.title}\n{chunk.text}" for chunk in some]))
+    return np.concatenate(parts) if parts else embedder.embed([])

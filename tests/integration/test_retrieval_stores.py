@@ -1,0 +1,307 @@
+"""Vector stores over HTTP with the unmodified OpenAI client, indexed by the real job on the real Postgres."""
+
+import base64
+import io
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from services.data.handlers import keep_file
+from services.retrieval.app import create_retrieval_app
+from services.retrieval.embedder import Embedder
+from services.retrieval.errors import EmbedderNotFound
+from services.retrieval.handlers import JOB_HANDLERS
+from services.retrieval.tables import Document, PassageRow
+from services.retrieval.wiring import RetrievalWiring
+from shared import jobs
+from shared.database import Database
+from shared.jobs import Job
+from shared.jobs.runner import JobRunner
+from shared.settings import Settings
+from shared.storage import Storage
+from shared.web import Caller
+from tests.conftest import make_project
+from tests.fakes.word_embedder import InProcessLive, WordEmbedder
+
+pytestmark = pytest.mark.stack
+
+
+class Parts:
+    """A project's client, its worker, and the embedder between them."""
+
+    def __init__(self, settings: Settings, database: Database, storage: Storage, project_id: str) -> None:
+        self.project_id, self.database = project_id, database
+        self.embedder = WordEmbedder()
+        live: Any = InProcessLive.__new__(InProcessLive)
+        self.wiring = RetrievalWiring(settings, database, storage, live, embedder=self._named)
+        live.wiring = self.wiring
+        app = create_retrieval_app(
+            lambda _request, _wiring: Caller(project_id, "tests", "org", "key", ("admin",), "req")
+        )
+        app.state.wiring = self.wiring
+        self.http = TestClient(app)
+        self.client = openai.OpenAI(
+            api_key="any", base_url="http://testserver/v1", http_client=self.http, max_retries=0
+        )
+
+    def _named(self, name: str) -> Embedder:
+        if name != "all-minilm-l6-v2":
+            raise EmbedderNotFound(f"There is no embedder {name!r} here.", param="model")
+        return self.embedder
+
+    def upload(self, **contents: str | bytes) -> list[str]:
+        """Ids of files named as the keywords, `_` before the suffix read as a dot."""
+        return [self._upload(name, content) for name, content in contents.items()]
+
+    def _upload(self, name: str, content: str | bytes) -> str:
+        data = io.BytesIO(content.encode() if isinstance(content, str) else content)
+        named = ".".join(name.rsplit("_", 1))
+        kept = keep_file(self.wiring, self.project_id, data, filename=named, purpose="assistants", expires_after=None)
+        return kept.id
+
+    def queued(self, store_id: str) -> list[str]:
+        with self.database.transaction(self.project_id) as session:
+            waiting = sa.select(Job.id).where(Job.subject_id == store_id, Job.status == "queued")
+            return list(session.scalars(waiting.order_by(Job.created_at)))
+
+    def work(self, store_id: str) -> list[str]:
+        """Run the store's waiting jobs; answers what became of each."""
+        runner = JobRunner(self.wiring, JOB_HANDLERS, worker="test")
+        return [runner.run(self.project_id, job_id) for job_id in self.queued(store_id)]
+
+    def count(self, table: Any, store_id: str) -> int:
+        with self.database.transaction(self.project_id) as session:
+            of_store = table.vector_store_id == store_id
+            return session.scalar(sa.select(sa.func.count()).select_from(table).where(of_store)) or 0
+
+    def ask(self, store_id: str, query: str, **options: Any) -> list[str]:
+        return [found.filename for found in self.client.vector_stores.search(store_id, query=query, **options)]
+
+
+@pytest.fixture
+def make_parts(settings: Settings, database: Database, storage: Storage) -> Iterator[Callable[[str], Parts]]:
+    made: list[Parts] = []
+
+    def make(project_id: str) -> Parts:
+        made.append(Parts(settings, database, storage, project_id))
+        return made[-1]
+
+    yield make
+    for parts in made:
+        parts.http.close()
+
+
+@pytest.fixture
+def parts(make_parts: Callable[[str], Parts], project_id: str) -> Parts:
+    return make_parts(project_id)
+
+
+def test_indexes_files_and_finds_them(parts: Parts) -> None:
+    files = parts.upload(
+        naptime_md="# autovacuum_naptime\n\nThe delay between runs. Default one minute.",
+        workers_md="# max_workers\n\nHow many processes may run at any one time.",
+        page_html="<h1>wal_level</h1><p>What is written to the log.</p>",
+    )
+    store = parts.client.vector_stores.create(name="manual", file_ids=files, metadata={"a": "b"})
+    assert (store.status, store.file_counts.in_progress) == ("in_progress", 3)
+    assert parts.work(store.id) == ["succeeded"]
+    store = parts.client.vector_stores.retrieve(store.id)
+    assert (store.status, store.file_counts.completed, store.metadata) == ("completed", 3, {"a": "b"})
+    assert store.usage_bytes > 0
+    best = parts.client.vector_stores.search(store.id, query="autovacuum_naptime?", max_num_results=2).data[0]
+    assert (best.filename, best.file_id) == ("naptime.md", files[0])
+    assert best.content[0].text.startswith("The delay")
+    assert 0 < best.score <= 1
+    assert best.model_extra is not None
+    assert best.model_extra["title"] == "autovacuum_naptime"
+    content = parts.client.vector_stores.files.content(files[2], vector_store_id=store.id)
+    assert [part.text for part in content] == ["What is written to the log."]
+
+
+def test_fails_a_file_alone_and_says_why(parts: Parts) -> None:
+    files = parts.upload(good_md="words", scan_pdf=b"%PDF-1.7", broken_txt=b"caf\xe9")
+    store = parts.client.vector_stores.create(file_ids=files)
+    assert parts.work(store.id) == ["succeeded"]
+    counts = parts.client.vector_stores.retrieve(store.id).file_counts
+    assert (counts.completed, counts.failed, counts.total) == (1, 2, 3)
+    failed = parts.client.vector_stores.files.list(store.id, filter="failed")
+    assert {one.last_error.code for one in failed if one.last_error} == {"unsupported_file", "invalid_file"}
+    assert parts.ask(store.id, "words") == ["good.md"]
+
+
+def test_makes_a_store_of_hundreds_of_files_in_few_transactions(parts: Parts) -> None:
+    files = parts.upload(**{f"d{n}_md": f"# item_{n}\n\nThing number {n}." for n in range(200)})
+    store = parts.client.vector_stores.create(file_ids=[*files, *files[:3]])
+    assert store.file_counts.total == 200
+    parts.work(store.id)
+    assert parts.count(PassageRow, store.id) == 200
+    assert parts.ask(store.id, "what is item_137", max_num_results=1) == ["d137.md"]
+
+
+def test_indexes_nothing_twice_when_delivered_again(parts: Parts, project_id: str) -> None:
+    files = parts.upload(a_md="one two", b_md="three four")
+    store = parts.client.vector_stores.create(file_ids=files)
+    [job] = parts.queued(store.id)
+    runner = JobRunner(parts.wiring, JOB_HANDLERS, worker="test")
+    assert [runner.run(project_id, job), runner.run(project_id, job)] == ["succeeded", "unclaimed"]
+    assert (parts.count(PassageRow, store.id), parts.embedder.embedded) == (2, 2)
+
+
+def test_goes_on_after_a_worker_broke_off(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLIFT_FILES_PER_TRANSACTION", "1")
+    files = parts.upload(**{f"d{n}_md": f"text {n}" for n in range(4)})
+    store = parts.client.vector_stores.create(file_ids=files)
+    [job] = parts.queued(store.id)
+    runner = JobRunner(parts.wiring, JOB_HANDLERS, worker="test")
+
+    def shut_down_at_third() -> None:
+        if parts.embedder.embedded == 2:
+            runner.shutting_down.set()
+
+    parts.embedder.before = shut_down_at_third
+    assert runner.run(parts.project_id, job) == "handed over"
+    assert 0 < parts.count(PassageRow, store.id) < 4
+    assert parts.work(store.id) == ["succeeded"]
+    assert (parts.count(Document, store.id), parts.embedder.embedded) == (4, 4)
+
+
+def test_replaces_a_file_that_is_attached_again(parts: Parts) -> None:
+    files = parts.upload(a_md="one. " * 100)
+    store = parts.client.vector_stores.create(file_ids=files)
+    parts.work(store.id)
+    before = parts.count(PassageRow, store.id)
+    parts.client.vector_stores.files.create(store.id, file_id=files[0], attributes={"year": 2024})
+    parts.work(store.id)
+    assert (parts.count(Document, store.id), parts.count(PassageRow, store.id)) == (1, before)
+
+
+def test_leaves_out_a_file_detached_while_it_was_read(parts: Parts) -> None:
+    files = parts.upload(keep_md="keep this", drop_md="drop this")
+    store = parts.client.vector_stores.create(file_ids=files)
+
+    def detach() -> None:
+        parts.embedder.before = lambda: None
+        parts.client.vector_stores.files.delete(files[1], vector_store_id=store.id)
+
+    parts.embedder.before = detach
+    assert parts.work(store.id) == ["succeeded"]
+    assert parts.ask(store.id, "this") == ["keep.md"]
+    assert parts.client.vector_stores.retrieve(store.id).file_counts.total == 1
+
+
+def test_stops_waiting_for_files_whose_job_was_cancelled_before_it_ran(parts: Parts) -> None:
+    store = parts.client.vector_stores.create(file_ids=parts.upload(a_md="one", b_md="two"))
+    with parts.database.transaction(parts.project_id) as session:
+        [job] = session.scalars(sa.select(Job).where(Job.subject_id == store.id))
+        jobs.cancel(session, job.id)
+    after = parts.client.vector_stores.retrieve(store.id)
+    assert after.status == "completed"
+    assert (after.file_counts.cancelled, after.file_counts.in_progress) == (2, 0)
+
+
+def test_keeps_what_was_indexed_before_the_job_was_cancelled(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLIFT_FILES_PER_TRANSACTION", "1")
+    store = parts.client.vector_stores.create(file_ids=parts.upload(a_md="one", b_md="two"))
+
+    def cancel_and_be_heard() -> None:
+        with parts.database.transaction(parts.project_id) as session:
+            session.execute(sa.update(Job).where(Job.subject_id == store.id).values(cancel_requested=True))
+        time.sleep(3 * parts.wiring.settings.heartbeat_seconds)
+
+    parts.embedder.before = cancel_and_be_heard
+    assert parts.work(store.id) == ["cancelled"]
+    after = parts.client.vector_stores.retrieve(store.id)
+    assert after.status == "completed"
+    assert (after.file_counts.completed, after.file_counts.cancelled) == (1, 1)
+
+
+def test_says_why_when_the_job_failed_for_good(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPLIFT_EMBEDDER", "not-here")
+    files = parts.upload(a_md="one")
+    store = parts.client.vector_stores.create(file_ids=files)
+    assert parts.work(store.id) == ["failed"]
+    assert parts.client.vector_stores.retrieve(store.id).status == "completed"
+    [file] = parts.client.vector_stores.files.list(store.id)
+    assert file.status == "failed"
+    assert file.last_error is not None
+    assert "not-here" in file.last_error.message
+
+
+def test_refuses_a_file_that_does_not_exist_and_keeps_nothing(parts: Parts) -> None:
+    with pytest.raises(openai.NotFoundError, match="file-none"):
+        parts.client.vector_stores.create(file_ids=["file-none"])
+    assert parts.client.vector_stores.list().data == []
+
+
+def test_pages_stores_and_files_to_their_end(parts: Parts) -> None:
+    made = [parts.client.vector_stores.create(name=str(n)).id for n in range(5)]
+    assert [store.id for store in parts.client.vector_stores.list(limit=2, order="asc")] == made
+    files = parts.upload(**{f"d{n}_md": "x" for n in range(5)})
+    store = parts.client.vector_stores.create(file_ids=files)
+    assert sorted(one.id for one in parts.client.vector_stores.files.list(store.id, limit=2)) == sorted(files)
+
+
+def test_deletes_stores_with_their_passages_and_keeps_the_files(parts: Parts) -> None:
+    files = parts.upload(a_md="one")
+    store = parts.client.vector_stores.create(file_ids=files)
+    parts.work(store.id)
+    assert parts.client.vector_stores.delete(store.id).deleted
+    assert parts.count(PassageRow, store.id) == 0
+    with pytest.raises(openai.NotFoundError):
+        parts.client.vector_stores.retrieve(store.id)
+    assert parts.client.vector_stores.create(file_ids=files).file_counts.total == 1
+
+
+def test_shows_no_store_to_another_project(
+    make_parts: Callable[[str], Parts], parts: Parts, admin_database: Database
+) -> None:
+    files = parts.upload(a_md="secret words")
+    store = parts.client.vector_stores.create(file_ids=files)
+    parts.work(store.id)
+    stranger = make_parts(make_project(admin_database))
+    with pytest.raises(openai.NotFoundError):
+        stranger.ask(store.id, "secret")
+    with pytest.raises(openai.NotFoundError, match=files[0]):
+        stranger.client.vector_stores.create(file_ids=files)
+
+
+def test_embeds_as_the_client_decodes_it(parts: Parts) -> None:
+    model = "all-minilm-l6-v2"
+    sent = ["one two", "three"]
+    decoded = parts.client.embeddings.create(model=model, input=sent)
+    floats = parts.client.embeddings.create(model=model, input=sent, encoding_format="float")
+    expected = parts.embedder.embed(sent)
+    assert np.allclose([one.embedding for one in decoded.data], expected, atol=1e-7)
+    assert np.allclose([one.embedding for one in floats.data], expected, atol=1e-7)
+    assert (decoded.usage.prompt_tokens, decoded.usage.total_tokens) == (3, 3)
+    raw = parts.http.post("/v1/embeddings", json={"model": model, "input": "one two", "encoding_format": "base64"})
+    packed = base64.b64decode(raw.json()["data"][0]["embedding"])
+    assert np.allclose(np.frombuffer(packed, "<f4"), expected[0], atol=1e-7)
+    short = np.asarray(parts.client.embeddings.create(model=model, input="one", dimensions=8).data[0].embedding)
+    assert short.shape == (8,)
+    assert np.isclose(np.linalg.norm(short), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"input": [1, 2, 3]}, "input"),
+        ({"input": [[1], [2]]}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        ({"input": "word " * 41}, "input"),
+        ({"input": "a", "dimensions": 65}, "dimensions"),
+    ],
+)
+def test_refuses_what_it_cannot_embed_and_names_it(parts: Parts, asked: dict[str, Any], param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        parts.client.embeddings.create(model="all-minilm-l6-v2", **asked)
+    assert refused.value.param == param
+    with pytest.raises(openai.NotFoundError):
+        parts.client.embeddings.create(model="../etc", input="a")
