@@ -74,7 +74,7 @@ def render(
         laid_out.append({"role": "assistant", "content": shot.answer})
     laid_out += [{"role": m["role"], "content": m["content"]} for m in turns]
     if laid_out[-1]["role"] == "user":
-        kept = _within(passages, fit, budget) if spec.with_passages else []
+        kept = within(passages, fit, budget) if spec.with_passages else []
         laid_out[-1] = {"role": "user", "content": _with_passages(_question(spec, laid_out[-1]["content"]), kept)}
     return laid_out
 
@@ -96,7 +96,8 @@ def _with_passages(question: str, passages: Sequence[Passage]) -> str:
     return f"{PASSAGES_HEADER}\n{fenced}\n\n{question}"
 
 
-def _within(passages: Sequence[Passage], fit: Count | None, budget: int | None) -> list[Passage]:
+def within(passages: Sequence[Passage], fit: Count | None, budget: int | None) -> list[Passage]:
+    """The passages that `render` lays out: those that fit the budget together, the last perhaps cut at a word."""
     if fit is None or budget is None:
         return list(passages)
     kept: list[Passage] = []

@@ -1,6 +1,6 @@
 """What the service asks of a generation engine, and what it hears back; pure values and one protocol."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -27,6 +27,10 @@ class Sampling:
     seed: int | None = None
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class GenerationRequest:
     """Final chat messages (already rendered by the prompt), an adapter or none, and how to sample."""
@@ -34,6 +38,12 @@ class GenerationRequest:
     messages: list[dict[str, str]]
     sampling: Sampling
     adapter: AdapterRef | None = None
+    deadline: float | None = None
+    """By `time.monotonic()`, in seconds; past it the answer ends with DeadlineExceeded."""
+    abandoned: Callable[[], bool] = _never
+    """Asked between tokens, cheaply; true frees the slot."""
+    interactive: bool = True
+    """Someone is waiting for it: it is read before requests of batches."""
 
 
 @dataclass(frozen=True)
@@ -72,4 +82,10 @@ class GenerationEngine(Protocol):
 
     def count_tokens(self, text: str) -> int: ...
 
-    def stop(self) -> None: ...
+    def retire(self) -> None:
+        """Take no more requests and end once those in flight are answered."""
+        ...
+
+    def stop(self) -> None:
+        """End now; requests in flight end with an error."""
+        ...

@@ -1,6 +1,6 @@
 """What generation refuses."""
 
-from shared.errors import Conflict, InvalidInput, NotFound, Unavailable
+from shared.errors import Conflict, InvalidInput, NotFound, Unavailable, UpliftError
 
 
 class ModelNotFound(NotFound):
@@ -31,10 +31,29 @@ class NothingToRollBack(Conflict):
     code = "nothing_to_roll_back"
 
 
+class VariantInUse(Conflict):
+    """A release points to the variant, or could be rolled back to it."""
+
+    status = 400
+    code = "variant_in_use"
+
+
+class PassagesUnread(InvalidInput):
+    """A variant that retrieves passages and never shows them to the model."""
+
+    code = "passages_unread"
+
+
 class UnsupportedParameter(InvalidInput):
     """An option of the OpenAI API that we do not honour yet: refused by name, never ignored."""
 
     code = "unsupported_parameter"
+
+
+class MessagesRefused(InvalidInput):
+    """The model's chat template has no place for these messages."""
+
+    code = "messages_refused"
 
 
 class PromptTooLong(InvalidInput):
@@ -47,7 +66,21 @@ class UnsupportedAdapter(InvalidInput):
     code = "unsupported_adapter"
 
 
+class GenerationFailed(UpliftError):
+    """The model could not compute this request's next token; others go on."""
+
+    status = 500
+    code = "generation_failed"
+
+
 class EngineStopped(Unavailable):
     """The engine's thread ended; the worker restarts."""
 
     code = "engine_stopped"
+
+
+class ClientGone(UpliftError):
+    """Whoever asked has hung up; nobody reads this answer."""
+
+    status = 499
+    code = "client_gone"

@@ -1,26 +1,27 @@
 """What generation does: answer, and keep prompts, variants and releases."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from services.generation import repository
-from services.generation.answering import AdapterRef, Delta, Finished, GenerationEngine, GenerationRequest, Sampling
+from services.generation.answering import AdapterRef, Finished, GenerationEngine, GenerationRequest, Sampling
+from services.generation.catalogue import model_object
 from services.generation.domain import Answerer, pointed, rolled_back
-from services.generation.errors import AliasTaken, ModelNotFound, NothingToRollBack, VariantNotFound
+from services.generation.errors import AliasTaken, ModelNotFound, NothingToRollBack, PassagesUnread, VariantNotFound
 from services.generation.local_models import base_model_folder
 from services.generation.resolving import resolve
-from services.generation.settings import GenerationSettings
 from services.generation.tables import Release, Variant
 from services.generation.wiring import GenerationWiring
 from shared.clock import now
-from shared.errors import DeadlineExceeded
+from shared.errors import Forbidden
 from shared.ids import new_id
 from shared.jobs import JobContext
 from shared.live import LiveContext
 from shared.messages import OrderedVariant, OrderRelease, OrderVariants
-from shared.prompt_format import Passage, PromptSpec, render
+from shared.prompt_format import Passage, PromptSpec, render, within
 
 _SEARCH_SECONDS = 60.0
 
@@ -30,13 +31,15 @@ def answer_chat(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
     wiring: GenerationWiring = context.wiring
     with wiring.database.transaction(context.project_id) as session:
         answerer = resolve(session, wiring.settings.models_dir, body["model"])
-    passages = _passages(context, answerer, body["messages"])
     engine = wiring.engine(answerer.base_model)
-    messages = _laid_out(engine, answerer, body["messages"], passages)
+    passages = _passages(context, answerer, body["messages"], engine)
     request = GenerationRequest(
-        messages=messages,
-        sampling=_sampling(body, answerer.sampling),
+        messages=render(answerer.prompt, body["messages"], passages),
+        sampling=_sampling(body, answerer.sampling, wiring.settings.default_max_tokens),
         adapter=_adapter(wiring, context.project_id, answerer),
+        deadline=time.monotonic() + context.remaining(),
+        abandoned=context.cancelled,
+        interactive=not context.batch,
     )
     text, finished = _collect(context, engine, request, stream=bool(body.get("stream")))
     return {
@@ -63,11 +66,8 @@ def create_variant(session: Session, project_id: str, wanted: OrderedVariant, *,
         raise ModelNotFound(f"There is no base model {wanted.base_model!r} here.", param="base_model")
     if wanted.adapter_id is not None:
         _check_adapter(session, wanted.adapter_id, wanted.base_model)
-    prompt_id = None
-    if wanted.prompt is not None:
-        prompt_id = repository.save_prompt(
-            session, project_id, wanted.name, PromptSpec.model_validate(wanted.prompt)
-        ).id
+    prompt = _prompt(wanted)
+    prompt_id = repository.save_prompt(session, project_id, wanted.name, prompt).id if prompt else None
     content = {
         "base_model": wanted.base_model,
         "adapter_id": wanted.adapter_id,
@@ -110,6 +110,19 @@ def roll_back(session: Session, release_id: str) -> Release:
     return found
 
 
+def delete_model(session: Session, model: str, *, models_dir: Any) -> None:
+    """Delete a release or a variant by its model id; raises for what is not ours to delete."""
+    release = repository.release_by_model(session, model, lock=True)
+    variant = repository.variant_by_model(session, model)
+    if release is not None:
+        session.delete(release)
+    elif variant is not None:
+        repository.delete_variant(session, variant)
+    else:
+        model_object(session, models_dir, model)
+        raise Forbidden(f"{model!r} is neither a release nor a variant; it cannot be deleted here.", param="model")
+
+
 def order_variants(context: JobContext, order: OrderVariants) -> None:
     """Create every variant of the order, or none."""
     models_dir = context.wiring.settings.models_dir
@@ -131,6 +144,19 @@ def order_release(context: JobContext, order: OrderRelease) -> None:
         context.succeed(session, {"release_id": found.id, "model_id": found.model_id})
 
 
+def _prompt(wanted: OrderedVariant) -> PromptSpec | None:
+    """The prompt that was ordered; a variant that retrieves needs one with a place for passages."""
+    if wanted.prompt is None:
+        return PromptSpec(with_passages=True) if wanted.retrieval else None
+    prompt = PromptSpec.model_validate(wanted.prompt)
+    if wanted.retrieval and not prompt.with_passages:
+        raise PassagesUnread(
+            "The variant retrieves passages, but its prompt's `with_passages` is false: nobody would read them.",
+            param="prompt",
+        )
+    return prompt
+
+
 def _check_adapter(session: Session, adapter_id: str, base_model: str) -> None:
     found = repository.adapter(session, id=adapter_id)
     if found is None:
@@ -141,30 +167,29 @@ def _check_adapter(session: Session, adapter_id: str, base_model: str) -> None:
         )
 
 
-def _passages(context: LiveContext, answerer: Answerer, messages: list[dict[str, str]]) -> list[Passage]:
-    """What the retriever finds for the last user message, on the queue of the same class as the caller's."""
-    if answerer.retrieval is None:
+def _passages(
+    context: LiveContext, answerer: Answerer, messages: list[dict[str, str]], engine: GenerationEngine
+) -> list[Passage]:
+    """What the retriever finds for the question and the model will read; citations name no more than that.
+
+    Asks on the queue of the same class as the caller's.
+    """
+    retrieval, last = answerer.retrieval, messages[-1]
+    if retrieval is None or not answerer.prompt.with_passages or last["role"] != "user":
         return []
-    question = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
     answer = context.wiring.live.ask(
         "retrieval.batch" if context.batch else "retrieval.interactive",
         "retrieval.search",
         context.project_id,
-        {"vector_store_id": answerer.retrieval.vector_store_id, "query": question, "k": answerer.retrieval.k},
+        {"vector_store_id": retrieval.vector_store_id, "query": last["content"], "k": retrieval.k},
         timeout_s=min(_SEARCH_SECONDS, context.remaining()),
     )
-    return [Passage.model_validate(found) for found in answer["results"][0]]
+    found = [Passage.model_validate(passage) for passage in answer["results"][0]]
+    return within(found, engine.count_tokens, retrieval.max_passage_tokens)
 
 
-def _laid_out(
-    engine: GenerationEngine, answerer: Answerer, messages: list[dict[str, str]], passages: list[Passage]
-) -> list[dict[str, str]]:
-    budget = answerer.retrieval.max_passage_tokens if answerer.retrieval else None
-    return render(answerer.prompt, messages, passages, fit=engine.count_tokens, budget=budget)
-
-
-def _sampling(body: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sampling:
-    """The request's own choices, then the variant's, then ours."""
+def _sampling(body: Mapping[str, Any], defaults: Mapping[str, Any], longest: int) -> Sampling:
+    """The request's own choices, then the variant's, then ours (`longest` is our longest answer, in tokens)."""
 
     def chosen(name: str, otherwise: Any) -> Any:
         return next((found for found in (body.get(name), defaults.get(name)) if found is not None), otherwise)
@@ -173,7 +198,7 @@ def _sampling(body: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sampling:
     return Sampling(
         temperature=float(chosen("temperature", 1.0)),
         top_p=float(chosen("top_p", 1.0)),
-        max_tokens=int(chosen("max_tokens", GenerationSettings().default_max_tokens)),
+        max_tokens=int(chosen("max_tokens", longest)),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         seed=body.get("seed"),
     )
@@ -188,23 +213,15 @@ def _adapter(wiring: GenerationWiring, project_id: str, answerer: Answerer) -> A
 def _collect(
     context: LiveContext, engine: GenerationEngine, request: GenerationRequest, *, stream: bool
 ) -> tuple[str, Finished]:
-    """Pass deltas on as they come; stop at a cancellation or the deadline."""
-    found = engine.submit(request)
+    """Pass deltas on as they come; raises DeadlineExceeded when the engine gave up."""
     parts: list[str] = []
-    late = False
-    for piece in found:
+    for piece in engine.submit(request):
         if isinstance(piece, Finished):
-            if late:
-                break
             return "".join(parts), piece
-        assert isinstance(piece, Delta)
         parts.append(piece.text)
         if stream:
             context.emit({"text": piece.text})
-        late = late or context.remaining() == 0
-        if late or context.cancelled():
-            found.cancel()
-    raise DeadlineExceeded("The answer was not complete when the deadline passed. Ask for fewer tokens.")
+    raise AssertionError("a stream ends with Finished or an error")
 
 
 def _citation(passage: Passage) -> dict[str, Any]:

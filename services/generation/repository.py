@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from services.generation.domain import Adapter, digest
-from services.generation.errors import ModelNotFound, PromptNotFound, ReleaseNotFound, VariantNotFound
+from services.generation.errors import PromptNotFound, ReleaseNotFound, VariantInUse, VariantNotFound
 from services.generation.tables import Prompt, Release, Variant
 from shared import read_models
 from shared.ids import new_id
@@ -116,9 +116,13 @@ def adapter(session: Session, *, id: str | None = None, model_id: str | None = N
 
 
 def delete_variant(session: Session, found: Variant) -> None:
-    used = session.scalar(sa.select(Release.model_id).where(Release.variant_id == found.id))
+    mentions = Release.history.op("@>")(sa.cast([{"variant_id": found.id}], JSONB))
+    used = session.scalar(sa.select(Release.model_id).where(mentions).limit(1))
     if used is not None:
-        raise ModelNotFound(f"{found.model_id} is what the release {used!r} points to; point it elsewhere first.")
+        raise VariantInUse(
+            f"The release {used!r} points to {found.model_id!r} or could be rolled back to it; delete that first.",
+            param="model",
+        )
     session.delete(found)
 
 

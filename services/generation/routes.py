@@ -1,19 +1,20 @@
 """Chat, models, prompts, variants and releases over HTTP."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from services.generation import chat, handlers, repository
 from services.generation.catalogue import model_list, model_object
+from services.generation.errors import ClientGone
 from services.generation.resolving import resolve
 from services.generation.schemas import ChatCompletion, CreatePrompt, CreateRelease, CreateVariant
 from services.generation.tables import Prompt, Release, Variant
 from shared.clock import unix
-from shared.errors import Forbidden
 from shared.live import Reply
 from shared.messages import OrderedVariant
 from shared.web import Caller, caller, page, wiring
@@ -23,11 +24,12 @@ router = APIRouter(tags=["generation"])
 Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
 Limit = Annotated[int, Query(ge=1, le=100)]
+T = TypeVar("T")
 _ANSWER_SECONDS = 600.0
 
 
 @router.post("/chat/completions", response_model=None)
-async def create_completion(body: ChatCompletion, who: Who, parts: Parts) -> Response:
+async def create_completion(request: Request, body: ChatCompletion, who: Who, parts: Parts) -> Response:
     """Ask any model id: base model, adapter, variant or release. Retrieval variants answer with `citations`."""
     body.refuse_unsupported()
     if body.stream:
@@ -42,9 +44,10 @@ async def create_completion(body: ChatCompletion, who: Who, parts: Parts) -> Res
         request_id=who.request_id,
     )
     if not body.stream:
-        return JSONResponse(chat.completion(await _last(replies)))
+        return JSONResponse(chat.completion(await _while_connected(request, _last(replies))))
     usage = body.stream_options is not None and body.stream_options.include_usage
-    first = await anext(replies)  # a full queue answers 429 before anything is sent
+    # a full queue answers 429 before anything is sent
+    first = await _while_connected(request, anext(replies))
     stream = chat.chunks(_with_first(first, replies), body.model, include_usage=usage)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
@@ -65,13 +68,9 @@ def show_model(model: str, who: Who, parts: Parts) -> dict[str, Any]:
 
 @router.delete("/models/{model:path}")
 def delete_model(model: str, who: Who, parts: Parts) -> dict[str, Any]:
-    """Delete a variant that no release points to; base models and adapters stay."""
+    """Delete a release, or a variant that no release needs; base models and adapters stay."""
     with parts.database.transaction(who.project_id) as session:
-        found = repository.variant_by_model(session, model)
-        if found is None:
-            model_object(session, parts.settings.models_dir, model)
-            raise Forbidden(f"{model!r} is not a variant; only variants can be deleted here.", param="model")
-        repository.delete_variant(session, found)
+        handlers.delete_model(session, model, models_dir=parts.settings.models_dir)
     return {"id": model, "object": "model", "deleted": True}
 
 
@@ -163,6 +162,26 @@ def roll_back_release(release_id: str, who: Who, parts: Parts) -> dict[str, Any]
 def _check_model(parts: Wiring, project_id: str, model: str) -> None:
     with parts.database.transaction(project_id) as session:
         resolve(session, parts.settings.models_dir, model)
+
+
+async def _while_connected(request: Request, answer: Awaitable[T]) -> T:
+    """Await the answer; a client that hangs up cancels it (the server itself only does so once a stream has begun)."""
+    waiting = asyncio.ensure_future(answer)
+    hung_up = asyncio.create_task(_hung_up(request))
+    try:
+        await asyncio.wait([waiting, hung_up], return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientGone("The client hung up before the answer was complete.")
+        return waiting.result()
+    finally:
+        waiting.cancel()
+        hung_up.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    # `request.is_disconnected` never says so behind a middleware: it does not wait long enough to hear it
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _last(replies: AsyncIterator[Reply]) -> dict[str, Any]:

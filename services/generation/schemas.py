@@ -1,5 +1,6 @@
 """What comes in over HTTP; options of OpenAI's that we do not honour yet are refused by name."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -37,7 +38,7 @@ class TextPart(_Strict):
 
 
 class Message(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="allow")
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
@@ -77,12 +78,20 @@ class ChatCompletion(BaseModel):
 
     def refuse_unsupported(self) -> None:
         """Raise UnsupportedParameter for the first option that we would otherwise have to ignore."""
+        for index, message in enumerate(self.messages):
+            # what an earlier answer carries besides its text is empty, and so is what a client fills in
+            for name, value in (message.model_extra or {}).items():
+                if value not in (None, [], ""):
+                    where = f"messages.{index}.{name}"
+                    raise UnsupportedParameter(f"{where} is not supported; leave it out.", param=where)
+        if self.stream_options is not None and not self.stream:
+            raise UnsupportedParameter("stream_options needs stream: true.", param="stream_options")
         for name, value in (self.model_extra or {}).items():
             if value is None or value in _NEUTRAL.get(name, ()):
                 continue
-            raise UnsupportedParameter(
-                f"{name} is not supported{'' if name in _NEUTRAL else ' (or not known)'}.", param=name
-            )
+            neutral = " or ".join(json.dumps(one) for one in _NEUTRAL.get(name, ()))
+            hint = f"only {neutral} is, or leave it out" if neutral else "leave it out"
+            raise UnsupportedParameter(f"{name} = {json.dumps(value)[:80]} is not supported; {hint}.", param=name)
 
     def live_body(self) -> dict[str, Any]:
         """The request as the worker takes it."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -21,6 +22,8 @@ from services.generation.answering import AdapterRef
 from services.generation.errors import UnsupportedAdapter
 
 _PREFIX = "base_model.model."
+_LARGEST = 1e6
+"""No trained weight comes near; products beyond it could overflow."""
 _UNSUPPORTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "megatron_config")
 
 
@@ -127,28 +130,63 @@ def _wrap_linears(model: nn.Module, mask: RowMask) -> dict[str, MultiLoraLinear]
 
 def _load(ref: AdapterRef, layers: dict[str, MultiLoraLinear], dtype: torch.dtype) -> _Adapter:
     config = _read_config(ref)
+    rank = _number(ref, config, "r")
+    scaling = _number(ref, config, "lora_alpha") / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    halves: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in _read_weights(ref).items():
+        layer, _, half = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".lora_")
+        if layer not in layers or half not in {"A", "B"}:
+            raise UnsupportedAdapter(f"Adapter {ref.name} has weights {key}, which the base model has no place for.")
+        _check(ref, key, tensor, _shape(layers[layer].base, int(rank), half))
+        halves.setdefault(layer, {})[half] = tensor.to(dtype)
+    single = next((layer for layer, half in halves.items() if len(half) != 2), None)
+    if single is not None:
+        raise UnsupportedAdapter(f"Adapter {ref.name} has only one of the two matrices of {single}.")
+    pairs = {layer: (half["A"].T.contiguous(), half["B"].T.contiguous()) for layer, half in halves.items()}
+    return _Adapter(int(rank), scaling, pairs)
+
+
+def _read_weights(ref: AdapterRef) -> dict[str, torch.Tensor]:
     path = ref.folder / "adapter_model.safetensors"
     if not path.exists():
         raise UnsupportedAdapter(
             f"Adapter {ref.name}: there is no adapter_model.safetensors; pickles are never loaded."
         )
-    halves: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in load_file(path).items():
-        layer, _, half = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".lora_")
-        if layer not in layers or half not in {"A", "B"}:
-            raise UnsupportedAdapter(f"Adapter {ref.name} has weights {key}, which the base model has no place for.")
-        halves.setdefault(layer, {})[half] = tensor.to(dtype)
-    rank = int(config["r"])
-    scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    pairs = {layer: (half["A"].T.contiguous(), half["B"].T.contiguous()) for layer, half in halves.items()}
-    return _Adapter(rank, float(scaling), pairs)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UnsupportedAdapter(f"Adapter {ref.name}: adapter_model.safetensors is damaged: {error}") from error
+
+
+def _shape(base: nn.Linear, rank: int, half: str) -> tuple[int, int]:
+    return (rank, base.in_features) if half == "A" else (base.out_features, rank)
+
+
+def _check(ref: AdapterRef, key: str, tensor: torch.Tensor, shape: tuple[int, int]) -> None:
+    """What would break the batch for everyone in it is refused here: a row's mask cannot hide NaN or infinity."""
+    if tuple(tensor.shape) != shape:
+        raise UnsupportedAdapter(
+            f"Adapter {ref.name}: {key} has the shape {tuple(tensor.shape)}; this base model and rank need {shape}."
+        )
+    if not bool((tensor.abs() < _LARGEST).all()):
+        raise UnsupportedAdapter(f"Adapter {ref.name}: {key} has values that are not finite or beyond {_LARGEST:g}.")
+
+
+def _number(ref: AdapterRef, config: dict[str, Any], name: str) -> float:
+    found = config.get(name)
+    if not isinstance(found, int | float) or not 0 < found < math.inf:
+        raise UnsupportedAdapter(f"Adapter {ref.name}: adapter_config.json says {name} = {found!r}.")
+    return float(found)
 
 
 def _read_config(ref: AdapterRef) -> dict[str, Any]:
     path: Path = ref.folder / "adapter_config.json"
     if not path.exists():
         raise UnsupportedAdapter(f"Adapter {ref.name}: there is no adapter_config.json.")
-    config: dict[str, Any] = json.loads(path.read_text())
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise UnsupportedAdapter(f"Adapter {ref.name}: adapter_config.json is not JSON: {error}") from error
     if config.get("peft_type") != "LORA":
         raise UnsupportedAdapter(f"Adapter {ref.name} is of type {config.get('peft_type')!r}; LORA can be served.")
     used = [name for name in _UNSUPPORTED if config.get(name)]

@@ -14,6 +14,10 @@ from services.generation.engine.sampling import RowSampler, next_tokens
 from services.generation.engine.stream import Stream
 from services.generation.engine.text import IncrementalText
 
+_LAST = torch.tensor([-1])
+"""Picked by index, which copies the hidden states: the library's `1` slices them, and a product with a slice copies the
+output head's weights once for every row, which cost more than half of a prefill."""
+
 
 @dataclass(eq=False)
 class Row:
@@ -25,6 +29,8 @@ class Row:
     sampler: RowSampler
     text: IncrementalText
     max_tokens: int
+    deadline: float | None = None
+    interactive: bool = True
     completion: int = 0
     last_token: int = -1
     submitted: float = field(default_factory=time.monotonic)
@@ -34,6 +40,14 @@ class Row:
     @property
     def adapter_name(self) -> str | None:
         return self.adapter.name if self.adapter else None
+
+    @property
+    def prompt_length(self) -> int:
+        return len(self.prompt)
+
+    @property
+    def final_length(self) -> int:
+        return len(self.prompt) + self.max_tokens
 
 
 class RunningBatch:
@@ -45,13 +59,11 @@ class RunningBatch:
         self._mask = torch.zeros(0, 0, dtype=torch.bool)  # (B, T): which cache columns a row may see
         self.rows: list[Row] = []
 
-    @property
-    def cached_tokens(self) -> int:
-        """Cells of the cache in use, padding included."""
-        return self._mask.numel()
-
     def prefill(self, newcomers: list[Row]) -> list[int]:
-        """Read the newcomers' prompts, add them to the batch; answers their first tokens."""
+        """Read the newcomers' prompts, add them to the batch; answers their first tokens.
+
+        What cannot be read raises before the batch has changed.
+        """
         longest = max(len(row.prompt) for row in newcomers)
         ids = torch.zeros(len(newcomers), longest, dtype=torch.long)  # (N, T)
         mask = torch.zeros(len(newcomers), longest, dtype=torch.bool)
@@ -64,8 +76,9 @@ class RunningBatch:
         seen = (mask[:, None, :] & causal) | torch.eye(longest, dtype=torch.bool)  # (N, T, T)
         cache = new_cache(self._model.config.num_hidden_layers)
         logits = self._forward(ids, positions, seen[:, None], cache, newcomers)
+        tokens = next_tokens(logits, [row.sampler for row in newcomers])
         self._join(newcomers, mask, cache)
-        return next_tokens(logits, [row.sampler for row in newcomers])
+        return tokens
 
     def decode(self) -> list[int]:
         """One more token for every row."""
@@ -103,7 +116,7 @@ class RunningBatch:
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=_LAST,
         )
         logits: torch.Tensor = found.logits[:, -1]
         return logits

@@ -5,21 +5,23 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from services.generation.answering import Delta, Finished, FinishReason, GenerationRequest
 from services.generation.engine import attention
 from services.generation.engine.adapters import AdapterPool
+from services.generation.engine.admission import Limits, next_prefill
 from services.generation.engine.batch import Row, RunningBatch
 from services.generation.engine.sampling import RowSampler
 from services.generation.engine.stream import Stream
 from services.generation.engine.text import IncrementalText
-from services.generation.errors import EngineStopped, PromptTooLong
-from shared.errors import UpliftError
+from services.generation.engine.tokens import ChatTokens
+from services.generation.errors import EngineStopped, GenerationFailed, PromptTooLong
+from shared.errors import DeadlineExceeded, UpliftError
 from shared.telemetry import logger
 
 log = logger(__name__)
@@ -35,16 +37,22 @@ class Engine:
         folder: Path,
         *,
         share: Share,
+        died: Callable[[], None] | None = None,
         max_batch: int = 32,
         prefill_tokens: int = 4096,
         cache_tokens: int = 65_536,
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        """`died` hears, on the engine's thread, of an end that nobody asked for; `dtype` None takes what is fast here.
+
+        `prefill_tokens` bounds what is read at once, padding included; `cache_tokens` what all rows together may grow
+        to (a token of SmolLM2-135M takes 23 KB).
+        """
         attention.register()
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        self._tokens = ChatTokens(folder)
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=dtype,
+            dtype=dtype or _fast_dtype(),
             attn_implementation=attention.NAME,
             local_files_only=True,
             trust_remote_code=False,
@@ -52,166 +60,170 @@ class Engine:
         )
         self._model = model.eval().requires_grad_(False)
         self._window: int = model.config.max_position_embeddings
-        self._ends = _end_tokens(self._model.generation_config.eos_token_id, self._tokenizer.eos_token_id)
-        self._share = share
-        self._max_batch, self._prefill_tokens, self._cache_tokens = max_batch, prefill_tokens, cache_tokens
+        self._ends = _end_tokens(self._model.generation_config.eos_token_id, self._tokens.end)
+        self._share, self._died = share, died
+        self._limits = Limits(max_batch, prefill_tokens, cache_tokens)
         self._adapters = AdapterPool(self._model)
         self._batch = RunningBatch(self._model, self._adapters)
+        self._door = threading.Lock()
+        self._closed = False  # no more requests
         self._arrivals: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
         self._waiting: deque[Row] = deque()
-        self._tokenizing = threading.Lock()
+        self._retiring = False  # end once nothing is in flight
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def retire(self) -> None:
+        """Take no more requests and end once those in flight are answered; does not wait for that."""
+        self._close()
+
     def stop(self) -> None:
         """End the thread; requests in flight end with EngineStopped."""
         self._stopped.set()
-        self._arrivals.put(None)
+        self._close()
         self._thread.join(timeout=30)
 
     def submit(self, request: GenerationRequest) -> Stream:
-        """Queue a request. Raises PromptTooLong at once."""
-        if self._stopped.is_set():
-            raise EngineStopped("The engine has stopped.")
-        prompt = self._tokens(request.messages)
+        """Queue a request. Raises PromptTooLong, MessagesRefused or EngineStopped at once."""
+        prompt = self._tokens.prompt(request.messages)
         if len(prompt) >= self._window:
             raise PromptTooLong(
                 f"The messages have {len(prompt)} tokens; the model's window is {self._window}. Shorten them.",
                 param="messages",
             )
-        stream = Stream()
-        self._arrivals.put(
-            Row(
-                stream=stream,
-                prompt=prompt,
-                adapter=request.adapter,
-                sampler=RowSampler(request.sampling),
-                text=IncrementalText(self._decode, request.sampling.stop),
-                max_tokens=min(request.sampling.max_tokens, self._window - len(prompt)),
-            )
+        row = Row(
+            stream=Stream(request.abandoned),
+            prompt=prompt,
+            adapter=request.adapter,
+            sampler=RowSampler(request.sampling),
+            text=IncrementalText(self._tokens.decode, request.sampling.stop),
+            max_tokens=min(request.sampling.max_tokens, self._window - len(prompt)),
+            deadline=request.deadline,
+            interactive=request.interactive,
         )
-        return stream
+        with self._door:
+            if self._closed:
+                raise EngineStopped("The engine takes no more requests; try again.")
+            self._arrivals.put(row)
+        return row.stream
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a piece of text, no special tokens added."""
-        with self._tokenizing:
-            return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._tokens.count(text)
 
-    def _tokens(self, messages: list[dict[str, str]]) -> list[int]:
-        with self._tokenizing:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-            return found
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        with self._tokenizing:
-            text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
-            return text
+    def _close(self) -> None:
+        with self._door:
+            self._closed = True
+            self._arrivals.put(None)
 
     def _run(self) -> None:
-        """The thread: sleep until there is work, then step until there is none."""
+        """The thread. An error that a step does not expect ends it, and with it every request: loudly."""
         try:
             with torch.inference_mode():
-                while not self._stopped.is_set():
-                    arrival = self._arrivals.get()
-                    if arrival is None:
-                        break
-                    self._waiting.append(arrival)
-                    with self._share() as threads:
-                        self._work(threads)
+                self._serve()
+        except BaseException:
+            log.critical("the engine's thread died", exc_info=True)
+            if self._died is not None:
+                self._died()
+            raise
         finally:
-            self._stopped.set()
-            self._fail([*self._batch.rows, *self._waiting], EngineStopped("The engine has stopped."))
-
-    def _work(self, threads: Callable[[], int]) -> None:
-        while not self._stopped.is_set():
+            self._close()
             self._take_arrivals()
-            if not self._waiting and not self._batch.rows:
-                return
-            torch.set_num_threads(threads())
-            try:
-                self._step()
-            except (RuntimeError, ValueError, IndexError) as error:
-                # what one pass cannot compute must fail its own requests, not those that come after
-                log.exception("forward pass failed", rows=len(self._batch.rows))
-                rows = list(self._batch.rows)
-                self._batch.keep([])
-                self._fail(rows, EngineStopped(f"The forward pass failed: {error}"))
+            self._fail([*self._batch.rows, *self._waiting], EngineStopped("The engine has stopped; try again."))
 
-    def _step(self) -> None:
-        newcomers = self._admit()
-        if newcomers:
-            self._accept(newcomers, self._batch.prefill(newcomers))
-            return
-        if self._batch.rows:
-            rows = list(self._batch.rows)
-            self._accept(rows, self._batch.decode())
+    def _serve(self) -> None:
+        """Sleep until there is work, then step until there is none."""
+        while not (self._retiring or self._stopped.is_set()):
+            self._arrive(self._arrivals.get())
+            with self._share() as threads:
+                while not self._stopped.is_set():
+                    self._take_arrivals()
+                    if not self._waiting and not self._batch.rows:
+                        break
+                    torch.set_num_threads(threads())
+                    self._step()
 
     def _take_arrivals(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                arrival = self._arrivals.get_nowait()
-                if arrival is not None:
-                    self._waiting.append(arrival)
+                self._arrive(self._arrivals.get_nowait())
+
+    def _arrive(self, arrival: Row | None) -> None:
+        if arrival is None:
+            self._retiring = True
+        else:
+            self._waiting.append(arrival)
+
+    def _step(self) -> None:
+        """Read newcomers, or else write one token for everyone. What cannot be computed fails its own rows only."""
+        newcomers = self._admit()
+        rows = newcomers or list(self._batch.rows)
+        if not rows:
+            return
+        try:
+            tokens = self._batch.prefill(newcomers) if newcomers else self._batch.decode()
+        except (RuntimeError, ValueError, IndexError) as error:
+            log.exception("forward pass failed", rows=len(rows), reading=bool(newcomers))
+            if not newcomers:
+                self._batch.keep([])
+            self._fail(rows, GenerationFailed(f"The model could not compute an answer: {error}"))
+            return
+        self._accept(rows, tokens)
 
     def _admit(self) -> list[Row]:
-        """The next prefill: in order of arrival, as many as fit, similar lengths together."""
-        room = self._max_batch - len(self._batch.rows)
-        candidates = [row for row in self._waiting if not self._drop_cancelled(row)][: max(room, 0)]
-        self._waiting = deque(row for row in self._waiting if not row.stream.cancelled)
-        chosen: list[Row] = []
-        longest = 0
-        for row in sorted(candidates, key=lambda row: len(row.prompt)):
-            longest = max(longest, len(row.prompt))
-            cells = longest * (len(chosen) + 1)
-            if chosen and (cells > self._prefill_tokens or cells + self._batch.cached_tokens > self._cache_tokens):
-                break
-            if not self._has_adapter(row, beside=chosen):
-                continue
-            chosen.append(row)
-        taken = set(map(id, chosen))
-        self._waiting = deque(row for row in self._waiting if id(row) not in taken)
+        """Take the next prefill out of those who wait; who has given up or cannot be served leaves."""
+        self._waiting = deque(row for row in self._waiting if not self._gave_up(row))
+        proposed = next_prefill(self._waiting, self._batch.rows, self._limits)
+        in_use = {row.adapter_name for row in [*self._batch.rows, *proposed] if row.adapter_name}
+        chosen = [row for row in proposed if self._has_adapter(row, in_use)]
+        self._waiting = _without(self._waiting, chosen)
         for row in chosen:
             row.admitted = time.monotonic()
         return chosen
 
-    def _has_adapter(self, row: Row, beside: list[Row]) -> bool:
+    def _gave_up(self, row: Row) -> bool:
+        """End a row whose client has gone or whose time is up."""
+        if row.stream.cancelled:
+            self._finish(row, "cancelled")
+            return True
+        if row.deadline is not None and time.monotonic() >= row.deadline:
+            row.stream.put(
+                DeadlineExceeded("The answer was not complete when the deadline passed. Ask for fewer tokens.")
+            )
+            return True
+        return False
+
+    def _has_adapter(self, row: Row, in_use: set[str]) -> bool:
         """Load the row's adapter; a row whose adapter cannot be served ends with the reason."""
         if row.adapter is None:
             return True
-        in_use = {other.adapter_name for other in [*self._batch.rows, *beside] if other.adapter_name}
         try:
             self._adapters.ensure([row.adapter], in_use)
         except UpliftError as error:
             row.stream.put(error)
-            row.stream.cancel()
-            self._waiting = deque(other for other in self._waiting if other is not row)
+            self._waiting = _without(self._waiting, [row])
             return False
         return True
 
-    def _drop_cancelled(self, row: Row) -> bool:
-        if row.stream.cancelled:
-            self._finish(row, "cancelled")
-        return row.stream.cancelled
-
     def _accept(self, rows: list[Row], tokens: list[int]) -> None:
         """Give each row its token; the finished leave the batch."""
-        leaving: set[int] = set()
+        leaving = []
         for row, token in zip(rows, tokens, strict=True):
             row.prefilled = row.prefilled or time.monotonic()
+            if self._gave_up(row):
+                leaving.append(row)
+                continue
             reason = self._give(row, token)
             if reason is not None:
                 self._finish(row, reason)
-                leaving.add(id(row))
+                leaving.append(row)
         if leaving:
-            self._batch.keep([row for row in self._batch.rows if id(row) not in leaving])
+            self._batch.keep(list(_without(self._batch.rows, leaving)))
 
     def _give(self, row: Row, token: int) -> FinishReason | None:
-        if row.stream.cancelled:
-            return "cancelled"
         row.completion += 1
         row.last_token = token
         if token in self._ends:
@@ -240,9 +252,14 @@ class Engine:
             )
         )
 
-    def _fail(self, rows: list[Row], error: UpliftError) -> None:
+    def _fail(self, rows: Iterable[Row], error: UpliftError) -> None:
         for row in rows:
             row.stream.put(error)
+
+
+def _without(rows: Iterable[Row], leaving: Sequence[Row]) -> deque[Row]:
+    gone = set(map(id, leaving))
+    return deque(row for row in rows if id(row) not in gone)
 
 
 def _end_tokens(*found: int | list[int] | None) -> frozenset[int]:
@@ -251,3 +268,9 @@ def _end_tokens(*found: int | list[int] | None) -> frozenset[int]:
         if one is not None:
             ends |= set(one) if isinstance(one, list) else {one}
     return frozenset(ends)
+
+
+def _fast_dtype() -> torch.dtype:
+    """bfloat16 where the processor multiplies it natively; emulated, it is slower than float32."""
+    native = torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from services.generation.answering import Delta, Finished
 
@@ -10,9 +10,10 @@ from services.generation.answering import Delta, Finished
 class Stream:
     """Deltas, then Finished, or the error that ended it."""
 
-    def __init__(self) -> None:
+    def __init__(self, abandoned: Callable[[], bool]) -> None:
         self._pieces: queue.SimpleQueue[Delta | Finished | Exception] = queue.SimpleQueue()
         self._cancelled = threading.Event()
+        self._abandoned = abandoned
 
     def __iter__(self) -> Iterator[Delta | Finished]:
         while True:
@@ -29,7 +30,7 @@ class Stream:
 
     @property
     def cancelled(self) -> bool:
-        return self._cancelled.is_set()
+        return self._cancelled.is_set() or self._abandoned()
 
     def put(self, piece: Delta | Finished | Exception) -> None:
         self._pieces.put(piece)

@@ -32,11 +32,11 @@ class IncrementalText:
         return self._release(self._held + whole[len(before) :])
 
     def finish(self) -> str:
-        """What was held back, once no more tokens come."""
+        """What was held back, once no more tokens come; of a character cut in half, nothing."""
         if self.stopped:
             return ""
         before = self._decode(self._tokens[self._context : self._shown])
-        rest = self._held + self._decode(self._tokens[self._context :])[len(before) :]
+        rest = self._held + self._decode(self._tokens[self._context :])[len(before) :].rstrip(_BROKEN)
         self._held = ""
         self._shown = len(self._tokens)
         found = self._first_stop(rest)

@@ -1,0 +1,176 @@
+"""Chat through the door, the queue and a worker, driven by the unmodified OpenAI client."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+
+from services.generation.routes import router
+from shared.database import Database
+from shared.ids import new_id
+from shared.settings import Settings
+from shared.web import Caller, create_app
+from shared.wiring import Wiring
+from tests.conftest import make_project
+from tests.fakes import processes
+
+pytestmark = pytest.mark.stack
+HI: list[Any] = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("generation-home")
+    (folder / "models" / "tiny").mkdir(parents=True)
+    (folder / "models" / "tiny" / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(settings: Settings, home: Path) -> FastAPI:
+    def access(request: Request, _parts: Wiring) -> Caller:
+        project = request.headers["authorization"].removeprefix("Bearer ")
+        return Caller(project, "tests", "org", "key", (), new_id("req_"))
+
+    own = settings.model_copy(update={"home": home})
+    return create_app("generation", [router], wiring_factory=lambda: Wiring.from_settings(own), access=access)
+
+
+@pytest.fixture(scope="module")
+def address(app: FastAPI) -> Iterator[str]:
+    """A real server: only one of those hears that a client hung up."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        processes.wait_until(lambda: server.started, seconds=20)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture
+def client(address: str, project_id: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=address, api_key=project_id, max_retries=0) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def echo(
+    stack_environment: dict[str, str], home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[processes.Process]:
+    environment = stack_environment | {"UPLIFT_HOME": str(home)}
+    folder = tmp_path_factory.mktemp("echo")
+    started = processes.worker(environment, folder, app="tests.fakes.generation_without_model", slots=8)
+    with processes.killed_at_the_end(started):
+        yield started
+
+
+def read_by_the_model(client: openai.OpenAI, model: str, **options: Any) -> dict[str, Any]:
+    answer = client.chat.completions.create(model=model, messages=HI, **options)
+    found: dict[str, Any] = json.loads(answer.choices[0].message.content or "")
+    return found
+
+
+def make_variant(client: openai.OpenAI, **content: Any) -> dict[str, Any]:
+    body = {"name": "v", "base_model": "tiny", **content}
+    return client.post("/variants", body=body, cast_to=dict[str, Any])
+
+
+def test_answers_with_the_requests_own_sampling(client: openai.OpenAI, echo: processes.Process) -> None:
+    read = read_by_the_model(client, "tiny", temperature=0.5, top_p=0.25, max_completion_tokens=3, stop="x", seed=4)
+    assert read["sampling"] == [0.5, 0.25, 3, ["x"], 4]
+    assert read["messages"][-1] == HI[0]
+    assert read["interactive"] is True
+    assert read_by_the_model(client, "tiny")["sampling"] == [1.0, 1.0, 256, [], None]
+
+
+def test_counts_tokens_and_names_the_reason(client: openai.OpenAI, echo: processes.Process) -> None:
+    answer = client.chat.completions.create(model="tiny", messages=HI)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 7
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 7
+    assert (answer.object, answer.choices[0].finish_reason) == ("chat.completion", "stop")
+
+
+def test_streams_the_same_answer_in_pieces(client: openai.OpenAI, echo: processes.Process) -> None:
+    whole = client.chat.completions.create(model="tiny", messages=HI).choices[0].message.content
+    asked = client.chat.completions.create(
+        model="tiny", messages=HI, stream=True, stream_options={"include_usage": True}
+    )
+    *chunks, last = asked
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks]
+    assert "".join(pieces) == whole
+    assert len(pieces) > 5
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert last.usage is not None
+    assert (last.choices, last.usage.completion_tokens) == ([], 7)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_answers_an_unknown_model_with_404(client: openai.OpenAI, echo: processes.Process, stream: bool) -> None:
+    with pytest.raises(openai.NotFoundError, match="no model 'none'") as caught:
+        client.chat.completions.create(model="none", messages=HI, stream=stream)
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+def test_lets_a_variant_decide_what_the_request_leaves_open(client: openai.OpenAI, echo: processes.Process) -> None:
+    prompt = {"system": "Be brief.", "instruction": "In feet.", "shots": [{"question": "q", "answer": "a"}]}
+    variant = make_variant(client, prompt=prompt, sampling={"temperature": 0, "max_tokens": 9})
+    read = read_by_the_model(client, variant["model"])
+    assert [message["content"] for message in read["messages"]] == ["Be brief.", "In feet.\nq", "a", "In feet.\nHi"]
+    assert read["sampling"][:3] == [0.0, 1.0, 9]
+    assert read_by_the_model(client, variant["model"], temperature=1, max_tokens=5)["sampling"][:3] == [1.0, 1.0, 5]
+
+
+def test_cites_exactly_the_passages_that_the_model_read(client: openai.OpenAI, echo: processes.Process) -> None:
+    retrieval = {"vector_store_id": "vs_1", "k": 4, "max_passage_tokens": 8}
+    variant = make_variant(client, retrieval=retrieval)
+    answer = client.chat.completions.create(model=variant["model"], messages=HI)
+    read = json.loads(answer.choices[0].message.content or "")["messages"][-1]["content"]
+    citations = (answer.model_extra or {})["citations"]
+    assert [cited["document"] for cited in citations] == ["0.md", "1.md"]
+    assert "[2] interactive: Hi 1" in read
+    assert "[3]" not in read
+    streamed = list(client.chat.completions.create(model=variant["model"], messages=HI, stream=True))
+    assert (streamed[-1].model_extra or {})["citations"] == citations
+
+
+def test_refuses_a_variant_whose_passages_nobody_would_read(client: openai.OpenAI) -> None:
+    retrieval = {"vector_store_id": "vs_1", "k": 2, "max_passage_tokens": 8}
+    with pytest.raises(openai.BadRequestError, match="with_passages") as caught:
+        make_variant(client, retrieval=retrieval, prompt={"instruction": "x"})
+    assert caught.value.param == "prompt"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_frees_the_worker_when_the_client_hangs_up(
+    client: openai.OpenAI, echo: processes.Process, home: Path, stream: bool
+) -> None:
+    (home / "abandoned").unlink(missing_ok=True)
+    slowly: list[Any] = [{"role": "user", "content": "slowly"}]
+    if stream:
+        with client.chat.completions.create(model="tiny", messages=slowly, stream=True) as answer:
+            next(iter(answer))
+    else:
+        with pytest.raises(openai.APITimeoutError):
+            client.with_options(timeout=1.0).chat.completions.create(model="tiny", messages=slowly)
+    processes.wait_until((home / "abandoned").exists, seconds=10)
+
+
+def test_shows_no_project_another_ones_variants(
+    client: openai.OpenAI, address: str, admin_database: Database, echo: processes.Process
+) -> None:
+    variant = make_variant(client)
+    with openai.OpenAI(base_url=address, api_key=make_project(admin_database), max_retries=0) as stranger:
+        with pytest.raises(openai.NotFoundError):
+            stranger.chat.completions.create(model=variant["model"], messages=HI)
+        assert [model.id for model in stranger.models.list()] == ["tiny"]

@@ -1,0 +1,120 @@
+"""Models, prompts, variants and releases over HTTP."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from services.generation.routes import router
+from shared.settings import Settings
+from shared.web import Caller, create_app
+from shared.wiring import Wiring
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def http(settings: Settings, project_id: str, tmp_path: Path) -> Iterator[TestClient]:
+    for name, kind in (("small", "base"), ("reader", "embedder")):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "config.json").write_text("{}")
+        (tmp_path / "models" / name / "uplift.json").write_text(f'{{"kind": "{kind}"}}')
+    own = settings.model_copy(update={"home": tmp_path})
+    who = Caller(project_id, "p", "org", "key", (), "req")
+    app = create_app("generation", [router], wiring_factory=lambda: Wiring.from_settings(own), access=lambda *_: who)
+    with TestClient(app) as connected:
+        yield connected
+
+
+def post(http: TestClient, path: str, **body: Any) -> dict[str, Any]:
+    answer = http.post(f"/v1/{path}", json=body)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def variant(http: TestClient, name: str, **content: Any) -> dict[str, Any]:
+    return post(http, "variants", name=name, base_model="small", **content)
+
+
+def error(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def test_lists_base_models_first_then_the_newest_and_embedders_last(http: TestClient) -> None:
+    first = variant(http, "one", sampling={"temperature": 0, "max_tokens": 1})
+    second = variant(http, "two", sampling={"temperature": 0, "max_tokens": 2})
+    post(http, "releases", model_id="best", variant=first["id"])
+    listed = http.get("/v1/models").json()["data"]
+    assert [model["id"] for model in listed] == ["small", "best", second["model"], first["model"], "reader"]
+    assert {model["object"] for model in listed} == {"model"}
+    assert http.get(f"/v1/models/{second['model']}").json()["kind"] == "variant"
+
+
+def test_keeps_one_variant_of_equal_content(http: TestClient) -> None:
+    prompt = {"instruction": "Be brief."}
+    once, twice = variant(http, "v", prompt=prompt), variant(http, "v", prompt=prompt)
+    other = variant(http, "v", prompt={"instruction": "Be long."})
+    assert once["id"] == twice["id"] != other["id"]
+    assert once["model"] != other["model"]
+    assert http.get(f"/v1/prompts/{once['prompt']}").json()["spec"]["instruction"] == "Be brief."
+
+
+def test_pages_through_variants_without_losing_any(http: TestClient) -> None:
+    made = [variant(http, f"v{n}", sampling={"temperature": 0, "max_tokens": n + 1})["id"] for n in range(5)]
+    found: list[str] = []
+    more = True
+    while more:
+        after = f"&after={found[-1]}" if found else ""
+        page = http.get(f"/v1/variants?limit=2{after}").json()
+        found += [one["id"] for one in page["data"]]
+        more = page["has_more"]
+    assert found == made[::-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [({"base_model": "none"}, "model_not_found"), ({"adapter": "ad_none"}, "variant_not_found")],
+)
+def test_refuses_a_variant_of_parts_that_are_not_there(http: TestClient, content: dict[str, str], code: str) -> None:
+    answer = http.post("/v1/variants", json={"name": "v", "base_model": "small"} | content)
+    assert error(answer) == (404, code)
+
+
+def test_points_a_release_and_rolls_it_back(http: TestClient) -> None:
+    good = variant(http, "good", sampling={"temperature": 0, "max_tokens": 1})
+    bad = variant(http, "bad", sampling={"temperature": 0, "max_tokens": 2})
+    made = post(http, "releases", model_id="best", variant=good["id"], evidence={"verdict": "better"})
+    moved = post(http, "releases", model_id="best", variant=bad["id"])
+    assert (moved["id"], moved["variant"]) == (made["id"], bad["id"])
+    assert [entry["variant_id"] for entry in moved["history"]] == [good["id"], bad["id"]]
+    back = post(http, f"releases/{made['id']}/rollback")
+    assert back["variant"] == good["id"]
+    assert back["history"][0]["evidence"] == {"verdict": "better"}
+    assert error(http.post(f"/v1/releases/{made['id']}/rollback")) == (400, "nothing_to_roll_back")
+
+
+def test_lets_no_release_hide_another_model(http: TestClient) -> None:
+    made = variant(http, "v")
+    for taken in ("small", made["model"]):
+        answer = http.post("/v1/releases", json={"model_id": taken, "variant": made["id"]})
+        assert error(answer) == (400, "alias_taken")
+
+
+def test_deletes_a_variant_only_once_no_release_needs_it(http: TestClient) -> None:
+    old = variant(http, "old", sampling={"temperature": 0, "max_tokens": 1})
+    new = variant(http, "new", sampling={"temperature": 0, "max_tokens": 2})
+    post(http, "releases", model_id="best", variant=old["id"])
+    post(http, "releases", model_id="best", variant=new["id"])
+    for used in (old, new):
+        assert error(http.delete(f"/v1/models/{used['model']}")) == (400, "variant_in_use")
+    assert http.delete("/v1/models/best").json() == {"id": "best", "object": "model", "deleted": True}
+    assert http.delete(f"/v1/models/{old['model']}").json()["deleted"] is True
+    assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["small", new["model"], "reader"]
+
+
+def test_deletes_no_base_model(http: TestClient) -> None:
+    assert error(http.delete("/v1/models/small")) == (403, "forbidden")
+    assert error(http.delete("/v1/models/none")) == (404, "model_not_found")
