@@ -105,16 +105,17 @@ def _wait_until_ready(
     *,
     logged: int,
 ) -> StackState:
-    said = ""
+    said = 0
     while True:
         alive = lives()  # before the state is read: the last word of one that ended must not be missed
         found = states.read(layout.state)
         ours = found if found is not None and found.pid == pid else None
-        if ours is not None and ours.phase == "ready":
-            return ours
-        if ours is not None and ours.step not in {"", said}:
-            said = ours.step
-            say(said)
+        if ours is not None:
+            for step in ours.steps[said:]:
+                say(step)
+            said = len(ours.steps)
+            if ours.phase == "ready":
+                return ours
         if not alive:
             raise StackError(_why_it_ended(layout, ours, logged))
         if interrupted.wait(0.1):

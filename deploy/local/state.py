@@ -20,14 +20,14 @@ class ProcessState:
 
 @dataclass
 class StackState:
-    """`phase` is starting, ready, stopping or failed; `step` says what is being done."""
+    """`phase` is starting, ready, stopping, stopped or failed; `steps` are what the start did so far, none left out."""
 
     phase: str
-    step: str
     pid: int
     created: float
     port: int
     error: str = ""
+    steps: list[str] = field(default_factory=list)
     processes: list[ProcessState] = field(default_factory=list)
 
     def write(self, path: Path) -> None:

@@ -57,7 +57,7 @@ class Supervisor:
         self._restarts: dict[str, int] = {}
         self._due: dict[str, float] = {}
         self._stop = threading.Event()
-        self.state = StackState("starting", "", os.getpid(), create_time(os.getpid()) or 0.0, port)
+        self.state = StackState("starting", os.getpid(), create_time(os.getpid()) or 0.0, port)
 
     def run(self) -> int:
         """Start, supervise until a signal, stop. Answers the exit status."""
@@ -75,7 +75,7 @@ class Supervisor:
         reap_leftovers(self.layout)
         try:
             self._start()
-            self._say("ready", "")
+            self._say("ready")
             self._supervise()
         except Stopped:
             pass  # asked to stop while starting: stop, and that is a success
@@ -83,9 +83,9 @@ class Supervisor:
             self.state.error = self._explain(failure)
             _note(self.state.error)
         finally:
-            self._say("stopping", "stop")
+            self._say("stopping")
             self._stop_all()
-        self._say("failed" if self.state.error else "stopped", "")
+        self._say("failed" if self.state.error else "stopped")
         return 1 if self.state.error else 0
 
     def _start(self) -> None:
@@ -146,7 +146,7 @@ class Supervisor:
             del self._due[name]
             self._restarts[name] = self._restarts.get(name, 0) + 1
             child.start()
-            self._say("ready", "")
+            self._say("ready")
 
     def _stop_all(self) -> None:
         """Stage by stage from the last: the gateway, then the workers together, the dispatcher, and the engines."""
@@ -173,8 +173,10 @@ class Supervisor:
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in values.items()]
         write_private(self.layout.environment, "".join(lines))
 
-    def _say(self, phase: str, step: str) -> None:
-        self.state.phase, self.state.step = phase, step
+    def _say(self, phase: str, step: str = "") -> None:
+        self.state.phase = phase
+        if step and step not in self.state.steps[-1:]:
+            self.state.steps.append(step)
         self.state.processes = [
             ProcessState(c.spec.name, c.pid, create_time(c.pid) or 0.0, self._restarts.get(c.spec.name, 0))
             for c in self._children

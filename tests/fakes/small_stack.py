@@ -12,12 +12,15 @@ from deploy.local.processes import Step
 from deploy.local.supervisor import Supervisor
 from shared.settings import Settings
 
-READY = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); print('up', flush=True); time.sleep(600)"
 STEP_SECONDS = 0.5
+READY = (
+    f"import pathlib, sys, time; time.sleep({STEP_SECONDS}); pathlib.Path(sys.argv[1]).touch(); "
+    "print('up', flush=True); time.sleep(600)"
+)
 
 
 def specs(layout: Layout, told: Mapping[str, str], port: int) -> list[ProcessSpec]:
-    """Both are ready when their marker is there."""
+    """Both take a moment, so that there is one to interrupt, and are ready when their marker is there."""
     markers = {name: layout.ready_marker(name) for name in ("first", "second")}
     return [
         ProcessSpec(

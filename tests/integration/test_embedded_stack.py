@@ -220,7 +220,7 @@ def test_tells_a_dead_process_from_a_later_one_with_its_pid() -> None:
     me = os.getpid()
     created = create_time(me)
     assert created is not None
-    state = StackState("ready", "", me, created, 8000, processes=[ProcessState("x", me, created)])
+    state = StackState("ready", me, created, 8000, processes=[ProcessState("x", me, created)])
     assert state.supervisor_lives()
-    assert not StackState("ready", "", me, created - 100, 8000).supervisor_lives()
+    assert not StackState("ready", me, created - 100, 8000).supervisor_lives()
     assert time.time() > created
