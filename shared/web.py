@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from shared.errors import TooManyRequests, Unavailable, UpliftError
-from shared.telemetry import logger
+from shared.telemetry import logger, trace_id_of
 from shared.wiring import Wiring
 
 log = logger(__name__)
@@ -151,11 +151,12 @@ def _render_errors(app: FastAPI) -> None:
 
 
 async def _name_request(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Give the request an id, bind it to every log line, answer it in `x-request-id`."""
+    """Give the request an id, bind it and its trace to every log line, answer it in `x-request-id`."""
     request_id = f"req_{secrets.token_hex(12)}"
     request.state.request_id = request_id
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(request_id=request_id)
+    trace_id = trace_id_of(request.headers.get("traceparent"))
+    structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
     began = time.perf_counter()
     response = await call_next(request)
     response.headers["x-request-id"] = request_id

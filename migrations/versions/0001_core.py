@@ -36,9 +36,10 @@ BEGIN
     NEW.finished_at := now();
     NEW.lease_expires_at := NULL;
     IF NEW.notify_kind IS NOT NULL THEN
-      INSERT INTO jobs (id, project_id, kind, queue, subject_id, parent_id, dedupe_key, request_id, payload)
+      INSERT INTO jobs (id, project_id, kind, queue, subject_id, parent_id, dedupe_key, request_id,
+                        trace_id, payload)
       VALUES (announced, NEW.project_id, NEW.notify_kind, NEW.notify_queue, NEW.parent_id, NEW.parent_id,
-              'ended:' || NEW.id, NEW.request_id,
+              'ended:' || NEW.id, NEW.request_id, NEW.trace_id,
               jsonb_build_object('job_id', NEW.id, 'kind_ended', NEW.kind, 'status', NEW.status,
                 'subject_id', NEW.subject_id, 'parent_id', NEW.parent_id, 'result', NEW.result, 'error', NEW.error));
       INSERT INTO outbox (project_id, job_id, queue) VALUES (NEW.project_id, announced, NEW.notify_queue);
@@ -217,6 +218,7 @@ def _jobs() -> None:
         sa.Column("notify_queue", sa.Text),
         sa.Column("dedupe_key", sa.Text),
         sa.Column("request_id", sa.Text),
+        sa.Column("trace_id", sa.Text),
         _created_at(),
         sa.Column("started_at", moment),
         sa.Column("finished_at", moment),

@@ -1,12 +1,12 @@
 """Sending a command: the job row and its wake-up are written in the caller's own transaction, or not at all."""
 
-import structlog
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.ids import new_id
 from shared.jobs.tables import Job, Outbox
 from shared.messages import Command
+from shared.telemetry import bound
 
 
 def send(
@@ -38,7 +38,8 @@ def send(
         "notify_queue": notify.queue if notify else None,
         "dedupe_key": dedupe_key,
         "max_attempts": max_attempts,
-        "request_id": structlog.contextvars.get_contextvars().get("request_id"),
+        "request_id": bound("request_id"),
+        "trace_id": bound("trace_id"),
     }
     written = session.execute(
         insert(Job).values(row).on_conflict_do_nothing(index_elements=["project_id", "dedupe_key"]).returning(Job)

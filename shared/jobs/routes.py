@@ -87,6 +87,7 @@ def job_object(job: Job) -> dict[str, Any]:
         "result": job.result,
         "error": job.error,
         "request_id": job.request_id,
+        "trace_id": job.trace_id,
         "created_at": unix(job.created_at),
         "started_at": unix(job.started_at),
         "finished_at": unix(job.finished_at),

@@ -57,7 +57,9 @@ class JobRunner:
         )
         if job is None:
             return "unclaimed"
-        with structlog.contextvars.bound_contextvars(job_id=job.id, job_kind=job.kind, request_id=job.request_id):
+        with structlog.contextvars.bound_contextvars(
+            job_id=job.id, job_kind=job.kind, request_id=job.request_id, trace_id=job.trace_id
+        ):
             log.info("job claimed", attempt=job.attempt, fence=job.fence)
             context = JobContext(job, self._wiring, self.shutting_down)
             began = time.monotonic()

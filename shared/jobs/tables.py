@@ -40,6 +40,7 @@ class Job(TenantRow, Base):
     notify_queue: Mapped[str | None]
     dedupe_key: Mapped[str | None]
     request_id: Mapped[str | None]
+    trace_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
     started_at: Mapped[datetime | None] = mapped_column(_MOMENT)
     finished_at: Mapped[datetime | None] = mapped_column(_MOMENT)

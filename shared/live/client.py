@@ -1,6 +1,7 @@
 """Asking live requests: one reply stream per process, demultiplexed to threads and to an event loop."""
 
 import asyncio
+import contextvars
 import json
 import queue
 import threading
@@ -147,7 +148,8 @@ class LiveClient:
         pool = ThreadPoolExecutor(concurrency, thread_name_prefix="ask-many")
         try:
             for index, body in numbered:
-                pending[pool.submit(one, body)] = index
+                # each thread speaks for the job that asks: its ids go along
+                pending[pool.submit(contextvars.copy_context().run, one, body)] = index
                 if len(pending) >= concurrency:
                     yield from _take_done(pending)
             while pending:
@@ -203,6 +205,7 @@ class LiveClient:
         limit = self._settings.queue_limit_batch if batch else self._settings.queue_limit_interactive
         message = {
             "id": call.id,
+            "trace_id": call.trace_id,
             "project_id": call.project_id,
             "kind": call.kind,
             "queue": call.queue,

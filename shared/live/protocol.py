@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from shared.errors import DeadlineExceeded, RemoteError, TooManyRequests
 from shared.ids import new_id
+from shared.telemetry import bound
 
 CANCELLATIONS = "uplift:cancellations"
 STREAM_LENGTH = 50_000
@@ -38,8 +37,8 @@ class Call:
     """One request's clock: it waits `queue_wait` to be admitted, then `timeout_s` for its end."""
 
     def __init__(self, queue_name: str, kind: str, project_id: str, timeout_s: float, request_id: str | None) -> None:
-        bound = structlog.contextvars.get_contextvars().get("request_id") or "live"
-        self.id = f"{request_id or bound}.{new_id('')}"
+        self.id = f"{request_id or bound('request_id') or 'live'}.{new_id('')}"
+        self.trace_id = bound("trace_id")
         self.queue, self.kind, self.project_id, self.timeout_s = queue_name, kind, project_id, timeout_s
         self.queue_wait = QUEUE_WAIT_SECONDS["batch" if queue_name.endswith(".batch") else "interactive"]
         self._deadline = time.monotonic() + self.queue_wait

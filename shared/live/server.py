@@ -70,7 +70,8 @@ class LiveServer:
         with self._lock:
             self._running[request_id] = cancelled
         try:
-            with structlog.contextvars.bound_contextvars(request_id=request_id.split(".")[0]):
+            ids = {"request_id": request_id.split(".")[0], "trace_id": message["trace_id"]}
+            with structlog.contextvars.bound_contextvars(**ids):
                 reply("admitted", {})
                 reply("done", self._handle(LiveContext(self._wiring, message, cancelled, reply), message))
         except UpliftError as error:

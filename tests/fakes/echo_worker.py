@@ -9,6 +9,7 @@ from shared.live import LiveContext
 from shared.messages import Command, JobEnded
 from shared.settings import Settings
 from shared.task_queue import make_worker_app
+from shared.telemetry import bound
 from shared.wiring import Wiring
 
 
@@ -78,7 +79,7 @@ def echo(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
         if context.cancelled():
             return {"text": "cancelled"}
         time.sleep(0.02)
-    return {"text": body["text"]}
+    return {"text": body["text"], "trace_id": bound("trace_id")}
 
 
 app = make_worker_app(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 import sqlalchemy as sa
+import structlog
 
 from shared import jobs
 from shared.database import Database
@@ -16,6 +17,7 @@ from shared.jobs.runner import claim
 from shared.messages import Command
 from shared.settings import Settings
 from shared.task_queue import RUN_JOB, make_publisher
+from shared.telemetry import trace_id_of
 from shared.wiring import Wiring
 from tests.fakes import processes
 from tests.fakes.echo_worker import Crash, Nap, NapEnded, Stumble
@@ -62,13 +64,16 @@ def runs(database: Database, project_id: str, job_id: str) -> int:
 def test_runs_a_committed_job_once_and_tells_its_listener_once(
     database: Database, project_id: str, worker: processes.Process
 ) -> None:
-    job_id = order(database, project_id, Nap(seconds=0), notify=NapEnded, parent_id="listener")
+    trace_id = trace_id_of(None)
+    with structlog.contextvars.bound_contextvars(trace_id=trace_id):
+        job_id = order(database, project_id, Nap(seconds=0), notify=NapEnded, parent_id="listener")
     wait_until(lambda: status(database, project_id, job_id) == "succeeded", seconds=10)
     with database.transaction(project_id) as session:
         heard, _ = jobs.listing(session, kind="test.nap_ended")
     wait_until(lambda: status(database, project_id, heard[0].id) == "succeeded", seconds=10)
     assert len(heard) == 1
     assert heard[0].payload["job_id"] == job_id
+    assert heard[0].trace_id == trace_id
     assert runs(database, project_id, job_id) == 1
 
 

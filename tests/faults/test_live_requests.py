@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from shared.errors import UpliftError
 from shared.live import LiveClient, QueueFull, WorkerSilent, protocol
 from shared.settings import Settings
+from shared.telemetry import trace_id_of
 from tests.fakes import processes
 
 pytestmark = pytest.mark.stack
@@ -65,6 +67,13 @@ def test_answers_many_at_once_under_their_own_index(live: LiveClient, worker: pr
         i: str(i) for i in range(24)
     }
     assert time.monotonic() - began < 24 * 0.2, "the worker answered one by one"
+
+
+def test_carries_the_trace_of_who_asks_to_the_worker(live: LiveClient, worker: processes.Process) -> None:
+    trace_id = trace_id_of(None)
+    with structlog.contextvars.bound_contextvars(trace_id=trace_id):
+        answers = dict(live.ask_many(QUEUE, "test.echo", "proj_x", [{"text": "x"}] * 4, concurrency=2, timeout_s=10))
+    assert [answers[i] for i in range(4)] == [{"text": "x", "trace_id": trace_id}] * 4
 
 
 def test_cancels_at_the_worker_when_the_stream_is_closed(live: LiveClient, worker: processes.Process) -> None:
