@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from services.cli.client import Client
+from services.cli.tables import wide_console
 from shared.settings import Settings
 
 app = typer.Typer(help="Look at jobs and cancel them.", no_args_is_help=True)
@@ -28,13 +28,7 @@ def list_jobs(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    table = Table("id", "kind", "status", "progress", "attempt", "created", box=None, header_style="bold")
-    for job in found:
-        colour = COLOURS.get(job["status"], "white")
-        status_text = f"[{colour}]{job['status']}[/]"
-        created = datetime.fromtimestamp(job["created_at"]).astimezone().strftime("%H:%M:%S")
-        table.add_row(job["id"], job["kind"], status_text, _progress(job), str(job["attempt"]), created)
-    Console().print(table)
+    wide_console().print(jobs_table(found))
 
 
 @app.command("show")
@@ -52,6 +46,19 @@ def cancel_job(job_id: str) -> None:
     with Client(Settings()) as client:
         job = client.post(f"jobs/{job_id}/cancel")
     typer.echo(f"{job['id']}: {job['status']}" + ("" if job["status"] == "cancelled" else ", cancelling"))
+
+
+def jobs_table(found: list[dict[str, Any]]) -> Table:
+    """One row a job, newest first; ids are whole on any terminal, for they are there to be copied."""
+    longest = max((len(job["id"]) for job in found), default=2)
+    whole_id = Column("id", no_wrap=True, min_width=longest)
+    table = Table(whole_id, "kind", "status", "progress", "attempt", "created", box=None, header_style="bold")
+    for job in found:
+        colour = COLOURS.get(job["status"], "white")
+        created = datetime.fromtimestamp(job["created_at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        status = f"[{colour}]{job['status']}[/]"
+        table.add_row(job["id"], job["kind"], status, _progress(job), str(job["attempt"]), created)
+    return table
 
 
 def _progress(job: dict[str, Any]) -> str:
