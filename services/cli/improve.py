@@ -1,24 +1,23 @@
 """`uplift improve`: from your own files to a measured answer, one experiment, in one command."""
 
+import csv
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from services.cli import tables
 from services.cli.client import POLL_SECONDS, Client, JobFailed
-from services.cli.corpus import Report, import_dataset, index, upload_documents
+from services.cli.corpus import import_dataset, index, upload_documents
+from services.cli.progress import ENDED, StepBoard
 from shared.settings import Settings
 
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "postgresql_parameters"
-ENDED = {"succeeded", "failed", "cancelled"}
 BASE_MODEL = "smollm2-135m-instruct"
 
 
@@ -87,12 +86,12 @@ def _run(
     seed: int,
     quick: bool,
 ) -> dict[str, Any]:
-    with _progress(console) as progress:
-        with _bar(progress, "upload documents") as report:
+    with StepBoard(console) as board:
+        with board.step("upload documents") as report:
             file_ids = upload_documents(client, documents, report)
-        with _bar(progress, "index documents") as report:
+        with board.step("index documents") as report:
             corpus = index(client, name, file_ids, report)
-        with _bar(progress, "import examples") as report:
+        with board.step("import examples") as report:
             dataset = import_dataset(client, examples, name=name, seed=seed, report=report)
         order = {
             "name": name,
@@ -104,74 +103,24 @@ def _run(
         }
         experiment = client.post("experiments", order)
         try:
-            return _follow(client, progress, experiment)
+            return _follow(client, board, experiment)
         except KeyboardInterrupt:
             client.post(f"experiments/{experiment['id']}/cancel")
             console.print(f"\nExperiment {experiment['id']} is cancelled. What was measured so far is kept.")
             raise typer.Exit(130) from None
 
 
-def _follow(client: Client, progress: Progress, experiment: dict[str, Any]) -> dict[str, Any]:
-    """Draw a bar for every step that runs, until the experiment ends."""
-    bars: dict[str, TaskID] = {}
+def _follow(client: Client, board: StepBoard, experiment: dict[str, Any]) -> dict[str, Any]:
+    """Show every step until the experiment ends."""
     while experiment["status"] not in ENDED:
-        _draw(progress, bars, experiment["steps"])
+        board.draw(experiment["steps"])
         time.sleep(POLL_SECONDS)
         experiment = client.get(f"experiments/{experiment['id']}")
-    _draw(progress, bars, experiment["steps"])
+    board.draw(experiment["steps"])
     if experiment["status"] != "succeeded":
         error = experiment.get("error") or {}
         raise JobFailed(f"Experiment {experiment['id']} {experiment['status']}: {error.get('message', '')}")
     return experiment
-
-
-def _draw(progress: Progress, bars: dict[str, TaskID], steps: list[dict[str, Any]]) -> None:
-    for step in steps:
-        if step["status"] == "waiting" or (step["status"] == "succeeded" and step["name"] not in bars):
-            continue
-        if step["name"] not in bars:
-            bars[step["name"]] = progress.add_task(step["name"], total=None, left="")
-        found = step.get("progress") or {}
-        done, total = found.get("done"), found.get("total")
-        if step["status"] == "succeeded":
-            done = total = total or 1
-        left = found.get("seconds_left") if step["status"] == "running" else None
-        progress.update(bars[step["name"]], completed=done or 0, total=total, left=_left(left))
-        if step["status"] in ENDED:
-            progress.stop_task(bars[step["name"]])
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[left]}"),
-        console=console,
-    )
-
-
-@contextmanager
-def _bar(progress: Progress, title: str) -> Iterator[Report]:
-    task = progress.add_task(title, total=None, left="")
-    began = time.monotonic()
-
-    def report(done: float, total: float, seconds_left: float | None) -> None:
-        if seconds_left is None and done:
-            seconds_left = (time.monotonic() - began) * (total - done) / done
-        progress.update(task, completed=done, total=total, left=_left(seconds_left))
-
-    yield report
-    progress.update(task, completed=progress.tasks[task].total or 1, total=progress.tasks[task].total or 1, left="")
-
-
-def _left(seconds: float | None) -> str:
-    if not seconds or seconds < 1:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"about {minutes} min {rest:02} s left" if minutes else f"about {rest} s left"
 
 
 def _say_what_next(console: Console, base_url: str, report: dict[str, Any], folder: Path, question: str) -> None:
@@ -188,10 +137,7 @@ def _say_what_next(console: Console, base_url: str, report: dict[str, Any], fold
 
 def _a_question(examples: Path) -> str:
     """The first question of the examples, to fill the snippets with something that works."""
-    with examples.open(encoding="utf-8-sig") as lines:
-        first = lines.readline()
-        if examples.suffix == ".csv":
-            return lines.readline().split(",")[0].strip().strip('"')
-    row = json.loads(first)
-    found = row.get("question") or row.get("messages", [{"content": ""}])[-2 if "messages" in row else 0]["content"]
-    return str(found).replace('"', "'")
+    with examples.open(encoding="utf-8-sig", newline="") as lines:
+        row: dict[str, Any] = next(csv.DictReader(lines)) if examples.suffix == ".csv" else json.loads(lines.readline())
+    asked = [message["content"] for message in row.get("messages", []) if message["role"] == "user"]
+    return str(row.get("question") or asked[-1]).replace('"', "'")

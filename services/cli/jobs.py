@@ -63,6 +63,7 @@ def jobs_table(found: list[dict[str, Any]]) -> Table:
 
 def _progress(job: dict[str, Any]) -> str:
     found = job["progress"]
-    if not found or not found.get("total"):
+    # what a job said last before it was done is not how far it came
+    if job["status"] == "succeeded" or not found or not found.get("total"):
         return ""
     return f"{100 * found['done'] / found['total']:.0f} %"
