@@ -85,8 +85,9 @@ def _ask(context: JobContext, spec: RaftSpec, batches: Sequence[Sequence[str]]) 
         bodies,
         concurrency=_REQUESTS_IN_FLIGHT,
         timeout_s=_SEARCH_SECONDS,
+        check=context.check,
     )
-    with closing(asked):  # type: ignore[type-var]  # a generator; the signature promises only an iterator
+    with closing(asked):
         for number, answer in asked:
             if isinstance(answer, UpliftError):
                 raise answer

@@ -1,7 +1,8 @@
 """Asking a model the questions of a split, many at once, and scoring what it answers."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,17 @@ _BATCH_ROWS, _BATCH_SECONDS = 32, 1.0
 
 
 def ask(
-    live: LiveClient, evaluation: Evaluation, todo: Sequence[Example], *, retrieves: bool
+    live: LiveClient,
+    evaluation: Evaluation,
+    todo: Sequence[Example],
+    *,
+    retrieves: bool,
+    check: Callable[[], None],
 ) -> Iterator[list[dict[str, Any]]]:
     """Rows for the answers table in small batches, as the answers come.
 
-    Raises AnswerFailed (naming the example) for a question that cannot be answered, AnswersUnavailable where trying
-    again later can help.
+    `check` is called about twice a second and ends the asking by raising. Raises AnswerFailed (naming the example) for
+    a question that cannot be answered, AnswersUnavailable where trying again later can help.
     """
     bodies = [_body(evaluation, example) for example in todo]
     found = live.ask_many(
@@ -36,18 +42,20 @@ def ask(
         bodies,
         concurrency=CONCURRENCY,
         timeout_s=TIMEOUT_SECONDS,
+        check=check,
     )
     rows: list[dict[str, Any]] = []
     flushed = time.monotonic()
-    for index, said in found:
-        if isinstance(said, UpliftError):
-            if rows:
+    with closing(found):
+        for index, said in found:
+            if isinstance(said, UpliftError):
+                if rows:
+                    yield rows
+                raise _failure(evaluation, todo[index], said) from said
+            rows.append(scored(evaluation, todo[index], said, retrieves=retrieves))
+            if len(rows) >= _BATCH_ROWS or time.monotonic() - flushed >= _BATCH_SECONDS:
                 yield rows
-            raise _failure(evaluation, todo[index], said) from said
-        rows.append(scored(evaluation, todo[index], said, retrieves=retrieves))
-        if len(rows) >= _BATCH_ROWS or time.monotonic() - flushed >= _BATCH_SECONDS:
-            yield rows
-            rows, flushed = [], time.monotonic()
+                rows, flushed = [], time.monotonic()
     if rows:
         yield rows
 

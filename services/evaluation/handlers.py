@@ -97,12 +97,12 @@ def evaluate_variant(context: JobContext, command: EvaluateVariant) -> None:
         raise EmptySplit(f"Dataset {row.dataset_id} has no examples in {row.split}.", param="split")
     todo = [example for example in examples if example.id not in done]
     context.progress(len(done), len(examples), "answers")
-    for rows in answering.ask(context.wiring.live, row, todo, retrieves=bool(variant and variant["retrieval"])):
+    retrieves = bool(variant and variant["retrieval"])
+    for rows in answering.ask(context.wiring.live, row, todo, retrieves=retrieves, check=context.check):
         with context.transaction() as session:
             repository.add_answers(session, rows)
         done |= {answer["example_id"] for answer in rows}
         context.progress(len(done), len(examples), "answers", row.model)
-        context.check()
     with context.transaction() as session:
         summary = answering.summarise(repository.answers(session, row.id))
         repository.save_summary(session, row.id, summary)

@@ -6,7 +6,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, cast
 
@@ -16,9 +16,11 @@ from kombu.exceptions import OperationalError as BrokerError
 from shared.errors import Unavailable, UpliftError
 from shared.ids import new_id
 from shared.live.protocol import (
+    ABANDONED,
     CANCELLATIONS,
     STREAM_EXPIRY_SECONDS,
     Call,
+    Group,
     QueueFull,
     Reply,
     WorkerSilent,
@@ -29,6 +31,7 @@ from shared.task_queue import ANSWER_LIVE, make_publisher
 from shared.telemetry import logger
 
 log = logger(__name__)
+_CHECK_SECONDS = 0.5
 
 
 class LiveClient:
@@ -52,10 +55,14 @@ class LiveClient:
         body: dict[str, Any],
         *,
         timeout_s: float,
-        **ids: str | None,
+        request_id: str | None = None,
+        group: "Group | None" = None,
     ) -> dict[str, Any]:
         """The final answer's data; raises UpliftError with the worker's own status and code."""
-        for reply in self.stream(queue_name, kind, project_id, body, timeout_s=timeout_s, **ids):
+        replies = self.stream(
+            queue_name, kind, project_id, body, timeout_s=timeout_s, request_id=request_id, group=group
+        )
+        for reply in replies:
             if reply.kind == "done":
                 return reply.data
         raise WorkerSilent("The answer ended without its last part.")
@@ -69,12 +76,15 @@ class LiveClient:
         *,
         timeout_s: float,
         request_id: str | None = None,
+        group: "Group | None" = None,
     ) -> Iterator[Reply]:
-        """Deltas, then one "done". Closing the iterator early cancels the request at its worker."""
+        """Deltas, then one "done". Closing the iterator early, or its group, cancels the request at its worker."""
         inbox: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
         call = Call(queue_name, kind, project_id, timeout_s, request_id)
         self._register(call.id, lambda what, data: inbox.put((what, data)))
         finished = False
+        if group is not None:
+            group.join(call.id, lambda: inbox.put((ABANDONED, {})))
         try:
             self._send(call, body)
             while not finished:
@@ -87,6 +97,8 @@ class LiveClient:
                 if reply is not None:
                     yield reply
         finally:
+            if group is not None:
+                group.leave(call.id)
             self._leave(call, finished)
 
     async def astream(
@@ -134,14 +146,17 @@ class LiveClient:
         concurrency: int,
         timeout_s: float,
         attempts: int = 3,
-    ) -> Iterator[tuple[int, dict[str, Any] | UpliftError]]:
+        check: Callable[[], None] = lambda: None,
+    ) -> Generator[tuple[int, dict[str, Any] | UpliftError], None, None]:
         """Ask many at once, `concurrency` in flight; yields (index, answer or error) as they complete.
 
-        A full queue is waited for; a retryable error is asked again up to `attempts` times.
+        A full queue is waited for; a retryable error is asked again up to `attempts` times. `check` is called about
+        twice a second; when it raises, or the iterator is closed, what is in flight is cancelled at the workers.
         """
+        group = Group()
 
         def one(body: dict[str, Any]) -> dict[str, Any] | UpliftError:
-            return self._ask_patiently(queue_name, kind, project_id, body, timeout_s, attempts)
+            return self._ask_patiently(queue_name, kind, project_id, body, timeout_s, attempts, group)
 
         pending: dict[Future[dict[str, Any] | UpliftError], int] = {}
         numbered = enumerate(bodies)
@@ -151,10 +166,11 @@ class LiveClient:
                 # each thread speaks for the job that asks: its ids go along
                 pending[pool.submit(contextvars.copy_context().run, one, body)] = index
                 if len(pending) >= concurrency:
-                    yield from _take_done(pending)
+                    yield from _take_done(pending, check)
             while pending:
-                yield from _take_done(pending)
+                yield from _take_done(pending, check)
         finally:
+            group.abandon()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def ping(self) -> None:
@@ -184,20 +200,21 @@ class LiveClient:
         body: dict[str, Any],
         timeout_s: float,
         attempts: int,
+        group: "Group",
     ) -> dict[str, Any] | UpliftError:
         error: UpliftError = Unavailable("not asked yet")
         tries = 0
-        while tries < attempts and not self._closed.is_set():
+        while tries < attempts and not (self._closed.is_set() or group.abandoned.is_set()):
             try:
-                return self.ask(queue_name, kind, project_id, body, timeout_s=timeout_s)
+                return self.ask(queue_name, kind, project_id, body, timeout_s=timeout_s, group=group)
             except QueueFull as full:
-                self._closed.wait(full.retry_after)
+                group.abandoned.wait(full.retry_after)
                 error = full
             except UpliftError as failed:
                 error, tries = failed, tries + 1
                 if not (failed.retryable or failed.status in {429, 503, 504}):
                     return failed
-                self._closed.wait(0.2 * 2**tries)
+                group.abandoned.wait(0.2 * 2**tries)
         return error
 
     def _send(self, call: Call, body: dict[str, Any]) -> None:
@@ -269,8 +286,11 @@ class LiveClient:
 
 
 def _take_done(
-    pending: dict[Future[dict[str, Any] | UpliftError], int],
+    pending: dict[Future[dict[str, Any] | UpliftError], int], check: Callable[[], None]
 ) -> Iterator[tuple[int, dict[str, Any] | UpliftError]]:
-    done, _ = wait(pending, return_when=FIRST_COMPLETED)
+    done: set[Future[dict[str, Any] | UpliftError]] = set()
+    while not done:
+        check()
+        done, _ = wait(pending, timeout=_CHECK_SECONDS, return_when=FIRST_COMPLETED)
     for future in done:
         yield pending.pop(future), future.result()

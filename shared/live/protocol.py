@@ -1,14 +1,17 @@
 """What both ends of a live request agree on: replies, their errors, the request's clock, reading a stream."""
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from shared.errors import DeadlineExceeded, RemoteError, TooManyRequests
+from shared.errors import DeadlineExceeded, RemoteError, TooManyRequests, UpliftError
 from shared.ids import new_id
 from shared.telemetry import bound
 
+ABANDONED = "abandoned"
+"""What a request that is given up hears instead of its next reply; it never travels."""
 CANCELLATIONS = "uplift:cancellations"
 STREAM_LENGTH = 50_000
 STREAM_EXPIRY_SECONDS = 3600
@@ -33,6 +36,40 @@ class WorkerSilent(DeadlineExceeded):
     code = "worker_silent"
 
 
+class Abandoned(UpliftError):
+    """Whoever asked has given up; the worker is told."""
+
+    code = "abandoned"
+
+
+class Group:
+    """Requests in flight that are given up together."""
+
+    def __init__(self) -> None:
+        self.abandoned = threading.Event()
+        self._members: dict[str, Callable[[], None]] = {}
+        self._lock = threading.Lock()
+
+    def join(self, call_id: str, give_up: Callable[[], None]) -> None:
+        """`give_up` is called once the group is abandoned: at once if it is already."""
+        with self._lock:
+            self._members[call_id] = give_up
+            late = self.abandoned.is_set()
+        if late:
+            give_up()
+
+    def leave(self, call_id: str) -> None:
+        with self._lock:
+            self._members.pop(call_id, None)
+
+    def abandon(self) -> None:
+        with self._lock:
+            self.abandoned.set()
+            members = list(self._members.values())
+        for give_up in members:
+            give_up()
+
+
 class Call:
     """One request's clock: it waits `queue_wait` to be admitted, then `timeout_s` for its end."""
 
@@ -53,6 +90,8 @@ class Call:
             # the worker keeps the deadline; the extra seconds let its own error arrive first
             self._deadline = time.monotonic() + self.timeout_s + 5.0
             return None
+        if what == ABANDONED:
+            raise Abandoned(f"The request to {self.queue} was given up by whoever asked.")
         if what == "error":
             raise RemoteError(data)
         return Reply(what, data)

@@ -88,6 +88,25 @@ def test_cancels_at_the_worker_when_the_stream_is_closed(live: LiveClient, worke
     assert time.monotonic() - began < 5
 
 
+def test_gives_up_many_at_once_at_their_workers(live: LiveClient, worker: processes.Process) -> None:
+    class Enough(Exception):
+        pass
+
+    began = time.monotonic()
+
+    def check() -> None:
+        if time.monotonic() - began > 1:
+            raise Enough
+
+    bodies = [{"text": "word", "seconds": 60}] * 12
+    with pytest.raises(Enough):
+        list(live.ask_many(QUEUE, "test.echo", "proj_x", bodies, concurrency=8, timeout_s=90, check=check))
+    # neither the eight in flight nor the four that waited keep a slot
+    answers = list(live.ask_many(QUEUE, "test.echo", "proj_x", [{"text": "free"}] * 8, concurrency=8, timeout_s=10))
+    assert [answer["text"] for _, answer in answers if isinstance(answer, dict)] == ["free"] * 8
+    assert time.monotonic() - began < 30
+
+
 def test_refuses_with_retry_after_when_the_queue_is_full(settings: Settings) -> None:
     crowded = LiveClient(settings.model_copy(update={"queue_limit_interactive": 0}))
     with pytest.raises(QueueFull) as caught:

@@ -49,7 +49,7 @@ def said(text: str, documents: tuple[str, ...] = (), **more: Any) -> dict[str, A
 
 def test_every_answer_is_scored_against_its_own_reference() -> None:
     live = CannedAnswers({f"q{n}": said(f"Answer {n}.") for n in range(70)})
-    batches = list(ask(live, evaluation(), [example(n) for n in range(70)], retrieves=False))  # type: ignore[arg-type]
+    batches = list(ask(live, evaluation(), [example(n) for n in range(70)], retrieves=False, check=lambda: None))  # type: ignore[arg-type]
     rows = [row for batch in batches for row in batch]
     assert sorted(row["example_id"] for row in rows) == sorted(f"ex_{n}" for n in range(70))
     assert {row["scores"]["exact_match"] for row in rows} == {1.0}
@@ -58,14 +58,14 @@ def test_every_answer_is_scored_against_its_own_reference() -> None:
 
 def test_asks_greedily_and_for_no_more_tokens_than_ordered() -> None:
     live = CannedAnswers({"q1": said("x")})
-    list(ask(live, evaluation(), [example(1)], retrieves=False))  # type: ignore[arg-type]
+    list(ask(live, evaluation(), [example(1)], retrieves=False, check=lambda: None))  # type: ignore[arg-type]
     (body,) = live.asked
     assert (body["model"], body["temperature"], body["max_tokens"], body["seed"]) == ("some model", 0.0, 20, 7)
 
 
 def test_keeps_what_was_answered_before_a_question_that_cannot_be() -> None:
     live = CannedAnswers({"q1": NotFound("no such model"), "q2": said("x"), "q3": said("y")})
-    found = ask(live, evaluation(), [example(1), example(2), example(3)], retrieves=False)  # type: ignore[arg-type]
+    found = ask(live, evaluation(), [example(1), example(2), example(3)], retrieves=False, check=lambda: None)  # type: ignore[arg-type]
     assert [row["example_id"] for row in next(found)] == ["ex_3", "ex_2"]
     with pytest.raises(AnswerFailed, match=r"ex_1.*no such model"):
         next(found)
@@ -74,7 +74,7 @@ def test_keeps_what_was_answered_before_a_question_that_cannot_be() -> None:
 def test_a_late_answer_lets_the_job_be_tried_again() -> None:
     live = CannedAnswers({"q1": DeadlineExceeded("too late")})
     with pytest.raises(AnswersUnavailable, match="ex_1") as caught:
-        list(ask(live, evaluation(), [example(1)], retrieves=False))  # type: ignore[arg-type]
+        list(ask(live, evaluation(), [example(1)], retrieves=False, check=lambda: None))  # type: ignore[arg-type]
     assert caught.value.retryable
 
 
