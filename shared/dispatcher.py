@@ -1,7 +1,8 @@
 """The dispatcher: publishes committed wake-ups at once, and (one leader at a time) mends what crashes and wipes left.
 
 Run `python -m shared.dispatcher`; run as many as you like. Every process relays (rows are taken with SKIP LOCKED); the
-one that holds the advisory lock also requeues expired leases and wakes queued jobs whose wake-up Redis lost.
+one that holds the advisory lock also requeues expired leases, wakes queued jobs whose wake-up Redis lost and orders
+the deletion of expired files.
 """
 
 import os
@@ -61,7 +62,7 @@ class Dispatcher:
         return len(rows)
 
     def reconcile_once(self) -> None:
-        """Requeue jobs whose lease ran out; wake jobs that wait in Postgres but not in Redis."""
+        """Requeue jobs whose lease ran out; wake jobs that Redis forgot; order the deletion of what has expired."""
         with self._database.system_transaction() as session:
             for job_id, became in session.execute(sa.text("SELECT * FROM requeue_expired_jobs()")):
                 log.warning("lease expired", job_id=job_id, became=became)
@@ -76,6 +77,15 @@ class Dispatcher:
                     {"queue": queue, "older": stale_after},
                 ).scalar_one()
                 log.warning("jobs woken again", queue=queue, jobs=woken)
+
+        self._order_purges()
+
+    def _order_purges(self) -> None:
+        with self._database.system_transaction() as session:
+            every = {"every": self._settings.purge_seconds}
+            ordered = session.execute(sa.text("SELECT order_purges(:every)"), every).scalar_one()
+        if ordered:
+            log.info("purges ordered", projects=ordered)
 
     def _relay_until_disconnected(self) -> None:
         with psycopg.connect(_plain_url(self._settings.database_url), autocommit=True) as listener:

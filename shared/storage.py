@@ -7,6 +7,8 @@ import secrets
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +27,10 @@ class Blob:
     key: str
     sha256: str
     size: int
+
+
+Bytes = bytes | IO[bytes] | Iterable[bytes]
+"""What can be stored: bytes, a stream to read from, or chunks as they come."""
 
 
 class BlobMissing(NotFound):
@@ -47,21 +53,27 @@ class Storage:
         self._fs, self._root = fsspec.core.url_to_fs(url)
         self._cache = cache
 
-    def put_bytes(self, project_id: str, data: bytes | IO[bytes], *, limit: int | None = None) -> Blob:
+    def put_bytes(self, project_id: str, data: Bytes, *, limit: int | None = None) -> Blob:
         """Stream `data` in; refuse more than `limit` bytes without keeping any of it."""
-        source = io.BytesIO(data) if isinstance(data, bytes) else data
+        with self.staged(project_id, data, limit=limit) as staged:
+            return staged.keep()
+
+    @contextmanager
+    def staged(self, project_id: str, data: Bytes, *, limit: int | None = None) -> Iterator["Staged"]:
+        """Stream `data` in under a name of its own; it lies at its key only once `keep` is called, or is gone.
+
+        Whoever must hold a lock on the key learns it here, after the long part and before the short one.
+        """
         folder = self._folder(project_id)
         self._fs.makedirs(folder, exist_ok=True)
         temporary = f"{folder}/.tmp-{secrets.token_hex(8)}"
         try:
-            digest, size = self._copy_in(source, temporary, limit)
-            key = f"{folder}/{digest}"
-            self._fs.mv(temporary, key)
-        except BaseException:
+            digest, size = self._copy_in(_chunks(data), temporary, limit)
+            key = f"{_label(project_id)}/{digest}"
+            yield Staged(Blob(key=key, sha256=digest, size=size), self._fs, temporary, f"{self._root}/{key}")
+        finally:
             if self._fs.exists(temporary):
                 self._fs.rm(temporary)
-            raise
-        return Blob(key=f"{_label(project_id)}/{digest}", sha256=digest, size=size)
 
     def open(self, project_id: str, key: str) -> IO[bytes]:
         """The blob's bytes as a readable stream."""
@@ -73,6 +85,12 @@ class Storage:
 
     def put_folder(self, project_id: str, folder: Path) -> Blob:
         """Store every regular file under `folder`; links and special files are refused by leaving them out."""
+        with self.staged_folder(project_id, folder) as staged:
+            return staged.keep()
+
+    @contextmanager
+    def staged_folder(self, project_id: str, folder: Path) -> Iterator["Staged"]:
+        """The folder as `put_folder` stores it, written but not yet at its key."""
         with tempfile.TemporaryFile() as packed:
             with tarfile.open(fileobj=packed, mode="w") as tar:
                 for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
@@ -81,7 +99,8 @@ class Storage:
                     with path.open("rb") as content:
                         tar.addfile(entry, content)
             packed.seek(0)
-            return self.put_bytes(project_id, packed)
+            with self.staged(project_id, packed) as staged:
+                yield staged
 
     def local_folder(self, project_id: str, key: str) -> Path:
         """The folder as a local path, unpacked at first use; the path is shared, so treat it as read-only."""
@@ -110,10 +129,10 @@ class Storage:
             self._fs.rm(path)
         shutil.rmtree(self._cache / key, ignore_errors=True)
 
-    def _copy_in(self, source: IO[bytes], path: str, limit: int | None) -> tuple[str, int]:
+    def _copy_in(self, chunks: Iterable[bytes], path: str, limit: int | None) -> tuple[str, int]:
         digest, size = hashlib.sha256(), 0
         with self._fs.open(path, "wb") as sink:
-            while chunk := source.read(_CHUNK):
+            for chunk in chunks:
                 size += len(chunk)
                 if limit is not None and size > limit:
                     raise BlobTooLarge(f"The file is larger than the limit of {limit} bytes.", param="file")
@@ -130,6 +149,31 @@ class Storage:
         if owner != _label(project_id) or not _is_sha256(digest):
             raise BlobMissing("This project holds no such blob.")
         return f"{self._root}/{key}"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Bytes that are written but not yet at their key; `blob` says which key that will be."""
+
+    blob: Blob
+    _fs: Any
+    _temporary: str
+    _target: str
+
+    def keep(self) -> Blob:
+        """Move the bytes to their key."""
+        self._fs.mv(self._temporary, self._target)
+        return self.blob
+
+
+def _chunks(data: Bytes) -> Iterator[bytes]:
+    if isinstance(data, bytes):
+        data = io.BytesIO(data)
+    if not hasattr(data, "read"):
+        yield from data
+        return
+    while chunk := data.read(_CHUNK):
+        yield chunk
 
 
 def _label(project_id: str) -> str:

@@ -3,16 +3,29 @@
 from shared.errors import Conflict, InvalidInput, NotFound
 
 
-class FileMissing(NotFound):
-    code = "file_not_found"
-
-
 class DatasetMissing(NotFound):
     code = "dataset_not_found"
 
 
 class UploadRefused(InvalidInput):
     code = "invalid_upload"
+
+
+class UploadMissing(NotFound):
+    code = "upload_not_found"
+
+
+class InvalidUpload(InvalidInput):
+    """Parts that do not make up the announced file; the upload stays pending, so that they can be mended."""
+
+    code = "invalid_upload_parts"
+
+
+class UploadNotPending(Conflict):
+    """A 400: OpenAI's client would repeat a 409 at once, in vain."""
+
+    status = 400
+    code = "upload_not_pending"
 
 
 class UploadTooLarge(InvalidInput):

@@ -1,9 +1,9 @@
 """What the data service does: take files in, import datasets, build RAFT sets; the reaction table is at the bottom."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -11,70 +11,75 @@ from sqlalchemy.orm import Session
 
 from services.data import repository
 from services.data.domain import Example, Fractions, Placed, fingerprint, sizes
-from services.data.errors import DatasetBusy, DatasetNotReady, InvalidSplit, UploadRefused
+from services.data.errors import DatasetBusy, DatasetNotReady, InvalidSplit
+from services.data.file_rules import check_name, check_purpose, expiry
 from services.data.importers import Limits, read_examples
 from services.data.preparation import prepare
 from services.data.raft import RaftSpec
 from services.data.raft_rows import build_rows
 from services.data.schemas import CreateDataset, CreateRaftDataset
 from services.data.settings import DataSettings
-from services.data.tables import Dataset, ExampleRow, File
-from shared import jobs
-from shared.clock import now
+from services.data.tables import Dataset, ExampleRow
+from services.data.uploads.handlers import expire_uploads
+from shared import jobs, quotas
 from shared.errors import UpliftError
+from shared.files import File, add_file, get_file, remove_file
 from shared.ids import new_id
 from shared.jobs import JobCancelled, JobContext, JobHandler
-from shared.messages import BuildRaftDataset, Command, ImportDataset, OrderRaftDataset
-from shared.storage import BlobMissing
+from shared.messages import BuildRaftDataset, Command, ImportDataset, OrderRaftDataset, PurgeExpired
 from shared.wiring import Wiring
 
-PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
-_EXPIRY_SECONDS = (3600, 30 * 24 * 3600)
-_LONGEST_NAME = 512
 _STORED_AT_ONCE = 2000
 _READ_AT_ONCE = 1000
+_PURGED_AT_ONCE = 50
 
 
 def keep_file(
     parts: Wiring, project_id: str, content: IO[bytes], *, filename: str, purpose: str, expires_after: int | None
 ) -> File:
     """Store an uploaded file; `expires_after` is in seconds from now."""
-    if purpose not in PURPOSES:
-        raise UploadRefused(f"purpose is {purpose!r}; it must be one of {', '.join(PURPOSES)}.", param="purpose")
-    if not filename or len(filename) > _LONGEST_NAME or not filename.isprintable():
-        raise UploadRefused(f"The file's name must be 1 to {_LONGEST_NAME} printable characters.", param="file")
-    expires_at = _expiry(expires_after)
-    blob = parts.storage.put_bytes(project_id, content, limit=DataSettings().max_upload_bytes)
-    with parts.database.transaction(project_id) as session:
-        repository.lock_blob(session, blob.key)
-        if not _blob_exists(parts, project_id, blob.key):
-            # deleted with its last file between our write and this lock
-            content.seek(0)
-            parts.storage.put_bytes(project_id, content)
-        row = File(id=new_id("file-"), project_id=project_id, filename=filename, purpose=purpose)
-        row.bytes, row.sha256, row.blob_key, row.expires_at = blob.size, blob.sha256, blob.key, expires_at
-        session.add(row)
-        session.flush()
-        session.refresh(row)
-        return row
+    check_purpose(purpose)
+    check_name(filename, param="file")
+    expires_at = expiry(expires_after)
+    size = content.seek(0, os.SEEK_END)
+    content.seek(0)
+    with parts.database.transaction(project_id) as session:  # before the bytes are stored, and again with their row
+        quotas.claim_storage(session, project_id, size, parts.settings)
+    with (
+        parts.storage.staged(project_id, content, limit=DataSettings().max_upload_bytes) as staged,
+        parts.database.transaction(project_id) as session,
+    ):
+        quotas.claim_storage(session, project_id, staged.blob.size, parts.settings)
+        return add_file(session, staged, project_id, filename=filename, purpose=purpose, expires_at=expires_at)
 
 
 def open_file(parts: Wiring, project_id: str, file_id: str) -> tuple[File, Iterator[bytes]]:
     """The file's row and its bytes in chunks."""
     with parts.database.transaction(project_id) as session:
-        row = repository.get_file(session, file_id)
+        row = get_file(session, file_id)
     return row, _chunks(parts.storage.open(project_id, row.blob_key))
 
 
 def delete_file(parts: Wiring, project_id: str, file_id: str) -> None:
     """Delete the row, and the bytes if no other file of the project has the same; datasets made of it stay."""
     with parts.database.transaction(project_id) as session:
-        row = repository.get_file(session, file_id)
-        repository.lock_blob(session, row.blob_key)
-        session.delete(row)
-        session.flush()
-        if not repository.blob_is_used(session, row.blob_key):
-            parts.storage.delete(project_id, row.blob_key)
+        remove_file(session, parts.storage, get_file(session, file_id))
+
+
+def purge_expired(context: JobContext, _order: PurgeExpired) -> None:
+    """Delete the project's files past their expiry, and the parts of uploads that were never completed."""
+    storage, counts = context.wiring.storage, {"files": 0, "uploads": 0}
+    while True:
+        context.check()
+        with context.transaction() as session:
+            files = repository.expired_files(session, _PURGED_AT_ONCE)
+            for row in files:
+                remove_file(session, storage, row)
+            uploads = expire_uploads(session, storage, _PURGED_AT_ONCE)
+            counts = {"files": counts["files"] + len(files), "uploads": counts["uploads"] + uploads}
+            if not files and not uploads:
+                context.succeed(session, counts)
+                return
 
 
 def create_dataset(session: Session, project_id: str, order: CreateDataset) -> Dataset:
@@ -83,7 +88,7 @@ def create_dataset(session: Session, project_id: str, order: CreateDataset) -> D
         shares = Fractions(**order.split.model_dump())
     except ValueError as error:
         raise InvalidSplit(f"split: {error}", param="split") from error
-    source = repository.get_file(session, order.file)
+    source = get_file(session, order.file)
     dataset = Dataset(
         id=new_id("ds_"),
         project_id=project_id,
@@ -210,7 +215,7 @@ def _read(context: JobContext, file_id: str, documents_key: str | None) -> list[
     settings = DataSettings()
     limits = Limits(max_examples=settings.max_examples, max_line_bytes=settings.max_line_bytes)
     with context.wiring.database.transaction(context.project_id) as session:
-        source = repository.get_file(session, file_id)
+        source = get_file(session, file_id)
     examples: list[Example] = []
     with context.wiring.storage.open(context.project_id, source.blob_key) as content:
         for example in read_examples(content, limits=limits, documents_key=documents_key):
@@ -253,23 +258,6 @@ def _order(session: Session, dataset: Dataset, command: Command) -> Dataset:
     return dataset
 
 
-def _expiry(seconds: int | None) -> datetime | None:
-    if seconds is None:
-        return None
-    least, most = _EXPIRY_SECONDS
-    if not least <= seconds <= most:
-        raise UploadRefused(f"expires_after.seconds must lie between {least} and {most}.", param="expires_after")
-    return now() + timedelta(seconds=seconds)
-
-
-def _blob_exists(parts: Wiring, project_id: str, key: str) -> bool:
-    try:
-        parts.storage.open(project_id, key).close()
-    except BlobMissing:
-        return False
-    return True
-
-
 def _chunks(content: IO[bytes]) -> Iterator[bytes]:
     with content:
         while chunk := content.read(1 << 20):
@@ -280,4 +268,5 @@ JOB_HANDLERS: dict[type[Command], JobHandler] = {
     ImportDataset: import_dataset,
     BuildRaftDataset: build_raft_dataset,
     OrderRaftDataset: order_raft_dataset,
+    PurgeExpired: purge_expired,
 }

@@ -11,8 +11,8 @@ from services.data.chat import conversation
 from services.data.domain import Example, Message
 from services.data.errors import ImportFailed
 from services.data.normalise import clean_text
+from shared.text_lines import UnreadableText, numbered_lines
 
-_CHUNK = 1 << 20
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _DELIMITERS = (",", ";", "\t")
 _OWN_FIELDS = {"question", "answer", "messages", "metadata"}
@@ -52,22 +52,10 @@ def read_examples(
 
 
 def _lines(source: IO[bytes], longest: int) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines without their ends; our own, since a stream from object storage has no bounded readline."""
-    kept, number = b"", 0
-    while chunk := source.read(_CHUNK):
-        *whole, kept = (kept + chunk).split(b"\n")
-        for line in whole:
-            number += 1
-            yield number, _bounded(line, number, longest)
-        _bounded(kept, number + 1, longest)
-    if kept:
-        yield number + 1, kept
-
-
-def _bounded(line: bytes, number: int, longest: int) -> bytes:
-    if len(line) > longest:
-        raise ImportFailed(f"the line is longer than {longest} bytes.", line=number)
-    return line
+    try:
+        yield from numbered_lines(source, longest)
+    except UnreadableText as error:
+        raise ImportFailed(error.problem, line=error.line) from error
 
 
 def _decoded(numbered: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:

@@ -85,7 +85,7 @@ def _ask(context: JobContext, spec: RaftSpec, batches: Sequence[Sequence[str]]) 
         bodies,
         concurrency=_REQUESTS_IN_FLIGHT,
         timeout_s=_SEARCH_SECONDS,
-        check=context.check,
+        tick=context.check,
     )
     with closing(asked):
         for number, answer in asked:

@@ -8,39 +8,29 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.data.domain import Example, Message, Placed
-from services.data.errors import DatasetMissing, FileMissing
-from services.data.tables import Dataset, ExampleRow, File
+from services.data.errors import DatasetMissing
+from services.data.tables import Dataset, ExampleRow
 from shared import read_models
+from shared.files import File, alive, get_file
 from shared.jobs import Job
 from shared.prompt_format import Passage
 
 _Row = TypeVar("_Row", File, Dataset)
 
 
-def lock_blob(session: Session, blob_key: str) -> None:
-    """Hold off other uploads and deletions of this blob until the transaction ends."""
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(blob_key, 0))))
-
-
-def get_file(session: Session, file_id: str) -> File:
-    """The project's file, or FileMissing; a file past its expiry is gone."""
-    found = session.scalars(sa.select(File).where(File.id == file_id, _alive())).one_or_none()
-    if found is None:
-        raise FileMissing(f"There is no file {file_id!r} in this project.", param="file_id")
-    return found
-
-
 def list_files(
     session: Session, *, after: str | None, limit: int, descending: bool, purpose: str | None
 ) -> tuple[list[File], bool]:
-    query = sa.select(File).where(_alive())
+    query = sa.select(File).where(alive())
     if purpose is not None:
         query = query.where(File.purpose == purpose)
     return _page(session, query, File, get_file(session, after) if after else None, limit, descending)
 
 
-def blob_is_used(session: Session, blob_key: str) -> bool:
-    return session.scalar(sa.select(sa.exists().where(File.blob_key == blob_key))) or False
+def expired_files(session: Session, limit: int) -> list[File]:
+    """Files past their expiry, oldest first; nobody sees them any more."""
+    query = sa.select(File).where(File.expires_at <= sa.func.now()).order_by(File.expires_at).limit(limit)
+    return list(session.scalars(query.with_for_update(skip_locked=True)))
 
 
 def get_dataset(session: Session, dataset_id: str, *, lock: bool = False) -> Dataset:
@@ -127,10 +117,6 @@ def some_document_key(session: Session, vector_store_id: str) -> str | None:
     query = sa.select(documents.c.key).where(documents.c.vector_store_id == vector_store_id)
     found: str | None = session.scalar(query.order_by(documents.c.key).limit(1))
     return found
-
-
-def _alive() -> sa.ColumnElement[bool]:
-    return sa.or_(File.expires_at.is_(None), File.expires_at > sa.func.now())
 
 
 def _page(

@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from services.data import handlers, repository
 from services.data.domain import Split
+from services.data.errors import UploadRefused
+from services.data.file_rules import PURPOSES
+from services.data.multipart import expires_after, read_form
 from services.data.schemas import CreateDataset, CreateRaftDataset, dataset_object, example_object, file_object
 from services.data.settings import DataSettings
 from services.data.tables import Dataset
-from services.data.uploads import read_upload
+from shared.files import File, get_file
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
 
@@ -22,6 +25,8 @@ router = APIRouter(tags=["data"])
 Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
 Order = Literal["asc", "desc"]
+_DOWNLOAD_TYPE = "application/octet-stream"
+_UPLOAD_FIELDS = ("purpose", "expires_after[anchor]", "expires_after[seconds]")
 _UPLOAD_FORM = {
     "requestBody": {
         "required": True,
@@ -32,7 +37,7 @@ _UPLOAD_FORM = {
                     "required": ["file", "purpose"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string", "enum": list(handlers.PURPOSES)},
+                        "purpose": {"type": "string", "enum": list(PURPOSES)},
                         "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
                         "expires_after[seconds]": {"type": "integer"},
                     },
@@ -45,16 +50,18 @@ _UPLOAD_FORM = {
 
 @router.post("/files", openapi_extra=_UPLOAD_FORM)
 async def upload_file(request: Request, who: Who, parts: Parts) -> dict[str, Any]:
-    """Upload a file. Equal content is stored once in a project."""
-    async with read_upload(request, DataSettings().max_upload_bytes) as upload:
+    """Upload a file. Equal content is stored once in a project; without `expires_after` it is kept until deleted."""
+    async with read_form(request, DataSettings().max_upload_bytes, file="file", fields=_UPLOAD_FIELDS) as form:
+        if "purpose" not in form.fields:
+            raise UploadRefused("purpose: missing; send it as a form field, such as fine-tune.", param="purpose")
         row = await run_in_threadpool(
             handlers.keep_file,
             parts,
             who.project_id,
-            upload.content,
-            filename=upload.filename,
-            purpose=upload.purpose,
-            expires_after=upload.expires_after,
+            form.content,
+            filename=form.filename,
+            purpose=form.fields["purpose"],
+            expires_after=expires_after(form.fields),
         )
     return file_object(row)
 
@@ -80,19 +87,22 @@ def list_files(
 def show_file(file_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One file."""
     with parts.database.transaction(who.project_id) as session:
-        return file_object(repository.get_file(session, file_id))
+        return file_object(get_file(session, file_id))
 
 
 @router.get("/files/{file_id}/content", response_class=StreamingResponse)
 def download_file(file_id: str, who: Who, parts: Parts) -> StreamingResponse:
     """The file's bytes, as they were uploaded."""
     row, content = handlers.open_file(parts, who.project_id, file_id)
-    headers = {
-        "content-length": str(row.bytes),
-        "content-disposition": f"attachment; filename*=UTF-8''{quote(row.filename, safe='')}",
-        "x-content-type-options": "nosniff",
-    }
-    return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
+    return StreamingResponse(content, media_type=_DOWNLOAD_TYPE, headers=_download_headers(row))
+
+
+@router.head("/files/{file_id}/content", include_in_schema=False)
+def measure_file(file_id: str, who: Who, parts: Parts) -> Response:
+    """The headers of a download, without the bytes."""
+    with parts.database.transaction(who.project_id) as session:
+        row = get_file(session, file_id)
+    return Response(media_type=_DOWNLOAD_TYPE, headers=_download_headers(row))
 
 
 @router.delete("/files/{file_id}")
@@ -158,6 +168,16 @@ def delete_dataset(dataset_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     with parts.database.transaction(who.project_id) as session:
         handlers.delete_dataset(session, dataset_id)
     return {"id": dataset_id, "object": "dataset", "deleted": True}
+
+
+def _download_headers(row: File) -> dict[str, str]:
+    """A browser saves the bytes under their label and never shows or runs them, whatever they are."""
+    return {
+        "content-length": str(row.bytes),
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(row.filename, safe='')}",
+        "content-security-policy": "default-src 'none'; sandbox",
+        "x-content-type-options": "nosniff",
+    }
 
 
 def _shown(session: Session, dataset: Dataset) -> dict[str, Any]:

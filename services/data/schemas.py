@@ -2,29 +2,28 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from services.data.tables import Dataset, ExampleRow, File
+from services.data.tables import Dataset, ExampleRow
+from shared.body import Body
 from shared.clock import unix
+from shared.files import File
 from shared.jobs import TERMINAL, Job
 
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 _Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class SplitShares(_Body):
+class SplitShares(Body):
     """Shares of the examples; they add up to 1."""
 
-    train: float = 0.7
-    validation: float = 0.1
-    test: float = 0.2
+    train: _Share = 0.7
+    validation: _Share = 0.1
+    test: _Share = 0.2
 
 
-class CreateDataset(_Body):
+class CreateDataset(Body):
     """Import an uploaded file as a dataset."""
 
     file: str
@@ -35,7 +34,7 @@ class CreateDataset(_Body):
     seed: _Seed = 0
 
 
-class CreateRaftDataset(_Body):
+class CreateRaftDataset(Body):
     """Derive a retrieval-aware training set from a dataset and a corpus."""
 
     dataset: str

@@ -1,4 +1,4 @@
-"""The tables that only the data service writes: files, datasets and examples."""
+"""The tables that only the data service writes: datasets and examples (files are written through shared/files.py)."""
 
 from datetime import datetime
 from typing import Any
@@ -10,22 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from shared.database import Base, TenantRow
 
 _MOMENT = sa.TIMESTAMP(timezone=True)
-
-
-class File(TenantRow, Base):
-    """Bytes that a client uploaded; `blob_key` is where storage keeps them, shared by files of equal content."""
-
-    __tablename__ = "files"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    filename: Mapped[str]
-    purpose: Mapped[str]
-    bytes: Mapped[int] = mapped_column(sa.BigInteger)
-    sha256: Mapped[str]
-    blob_key: Mapped[str]
-    status: Mapped[str] = mapped_column(server_default="processed")
-    created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
-    expires_at: Mapped[datetime | None] = mapped_column(_MOMENT)
 
 
 class Dataset(TenantRow, Base):

@@ -1,7 +1,9 @@
 """Files over HTTP, driven by the unmodified OpenAI client where it can."""
 
+import hashlib
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
@@ -9,11 +11,11 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
-from services.data import repository
 from services.data.app import create_data_app
 from services.data.errors import UploadRefused
-from services.data.handlers import keep_file, open_file
+from services.data.handlers import delete_file, keep_file, open_file
 from services.data.settings import DataSettings
+from shared import files
 from shared.database import Database
 from shared.storage import BlobMissing
 from shared.web import Caller
@@ -50,6 +52,24 @@ def test_gives_back_the_bytes_it_was_given(client: openai.OpenAI) -> None:
     assert sent.filename == "ünïcode name.bin"
     assert client.files.content(sent.id).content == content
     assert client.files.retrieve(sent.id) == sent
+
+
+def test_offers_a_download_that_no_browser_shows(http: TestClient, client: openai.OpenAI) -> None:
+    page = b"<script>alert(1)</script>"
+    sent = client.files.create(file=("../<ü>.html", page, "text/html"), purpose="user_data")
+    measured, got = (getattr(http, method)(f"/v1/files/{sent.id}/content") for method in ("head", "get"))
+    assert (measured.status_code, measured.content, got.content) == (200, b"", page)
+    for answer in (measured, got):
+        assert answer.headers["content-length"] == str(len(page))
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''..%2F%3C%C3%BC%3E.html"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert http.head("/v1/files/file-other/content").status_code == 404
+
+
+def test_says_that_a_stored_file_is_processed(client: openai.OpenAI) -> None:
+    sent = client.files.create(file=("train.jsonl", b"{}"), purpose="fine-tune")
+    assert client.files.wait_for_processing(sent.id, poll_interval=0.01).status == "processed"
 
 
 def test_keeps_a_path_as_the_files_name(client: openai.OpenAI) -> None:
@@ -108,6 +128,7 @@ def test_forgets_a_file_when_it_expires(client: openai.OpenAI, wiring: Wiring, p
         ({"purpose": "batch", "expires_after[anchor]": "now", "expires_after[seconds]": "9"}, ("f", b"x"), "expires_"),
         ({"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "9"}, ("f", b"x"), "ex"),
         ({"purpose": "batch"}, ("f" * 600, b"x"), "file"),
+        ({"purpose": "batch", "colour": "blue"}, ("f", b"x"), "colour"),
     ],
 )
 def test_refuses_uploads_with_the_reason(
@@ -141,15 +162,64 @@ def test_refuses_a_file_name_that_would_not_print(wiring: Wiring, project_id: st
 def test_stores_bytes_anew_that_a_deletion_took_in_between(
     wiring: Wiring, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = repository.lock_blob
+    lock = files.lock_blobs
 
-    def delete_then_lock(session: Session, key: str) -> None:
-        wiring.storage.delete(project_id, key)
-        lock(session, key)
+    def delete_then_lock(session: Session, keys: list[str]) -> None:
+        for key in keys:
+            wiring.storage.delete(project_id, key)
+        lock(session, keys)
 
-    monkeypatch.setattr(repository, "lock_blob", delete_then_lock)
+    monkeypatch.setattr(files, "lock_blobs", delete_then_lock)
     row = keep_file(wiring, project_id, io.BytesIO(b"bytes"), filename="f", purpose="batch", expires_after=None)
     assert b"".join(open_file(wiring, project_id, row.id)[1]) == b"bytes"
+
+
+def test_keeps_equal_bytes_whole_while_many_come_and_go(wiring: Wiring, project_id: str) -> None:
+    def come_and_go(number: int) -> None:
+        for _ in range(15):
+            row = keep_file(
+                wiring, project_id, io.BytesIO(b"same"), filename=str(number), purpose="batch", expires_after=None
+            )
+            assert b"".join(open_file(wiring, project_id, row.id)[1]) == b"same"
+            delete_file(wiring, project_id, row.id)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(come_and_go, range(4)))
+    blob = wiring.storage.put_bytes(project_id, b"other")
+    with pytest.raises(BlobMissing):
+        wiring.storage.open(project_id, blob.key.replace(blob.sha256, hashlib.sha256(b"same").hexdigest()))
+
+
+def test_stores_what_a_service_writes_in_its_own_transaction(wiring: Wiring, project_id: str) -> None:
+    with wiring.database.transaction(project_id) as session:
+        row = files.store_file(
+            session,
+            wiring.storage,
+            project_id,
+            filename="results.csv",
+            purpose="fine-tune-results",
+            chunks=(chunk for chunk in (b"step,", b"train_loss\n")),
+        )
+    assert (row.bytes, row.status, row.purpose) == (16, "processed", "fine-tune-results")
+    assert b"".join(open_file(wiring, project_id, row.id)[1]) == b"step,train_loss\n"
+
+
+def test_leaves_no_file_where_the_services_transaction_fails(wiring: Wiring, project_id: str) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"half"
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"), wiring.database.transaction(project_id) as session:
+        files.store_file(session, wiring.storage, project_id, filename="f", purpose="batch_output", chunks=broken())
+    with wiring.database.transaction(project_id) as session:
+        assert session.scalars(sa.select(files.File)).all() == []
+
+
+def test_knows_every_column_that_names_stored_bytes(admin_database: Database) -> None:
+    query = "SELECT table_name, column_name FROM information_schema.columns WHERE column_name LIKE '%blob\\_key'"
+    with admin_database.system_transaction() as session:
+        found = {tuple(row) for row in session.execute(sa.text(query))}
+    assert found <= set(files.BLOB_COLUMNS), "name the column there, or its bytes go with the last equal file"
 
 
 def test_refuses_a_body_that_is_no_form(http: TestClient) -> None:

@@ -1,9 +1,14 @@
 """Importing: round trips, and refusals that name the line and the field."""
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import lzma
+import tarfile
 import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Any, cast
@@ -164,3 +169,24 @@ def test_streams() -> None:
             pass
     assert tracemalloc.get_traced_memory()[1] < 20_000_000
     tracemalloc.stop()
+
+
+def packed(kind: str) -> bytes:
+    plain_text, sink = b'{"question": "a", "answer": "b"}\n' * 9, io.BytesIO()
+    if kind == "ZIP":
+        with zipfile.ZipFile(sink, "w") as archive:
+            archive.writestr("examples.jsonl", plain_text)
+    elif kind == "tar":
+        with tarfile.open(fileobj=sink, mode="w") as archive:
+            entry = tarfile.TarInfo("examples.jsonl")
+            entry.size = len(plain_text)
+            archive.addfile(entry, io.BytesIO(plain_text))
+    else:
+        sink.write({"gzip": gzip, "bzip2": bz2, "XZ": lzma}[kind].compress(plain_text))  # type: ignore[attr-defined]
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bzip2", "XZ", "ZIP", "tar"])
+def test_refuses_what_is_packed_by_its_name(kind: str) -> None:
+    with pytest.raises(ImportFailed, match=rf"{kind} .*Nothing is unpacked here"):
+        read(packed(kind))
