@@ -3,7 +3,8 @@
 UpliftError
 ├── InvalidInput 400      ├── Unauthorized 401   ├── Forbidden 403   ├── NotFound 404
 ├── Conflict 409          ├── PayloadTooLarge 413
-├── TooManyRequests 429   ├── Unavailable 503    └── DeadlineExceeded 504
+├── TooManyRequests 429   ├── QuotaExceeded 429
+├── Unavailable 503       └── DeadlineExceeded 504
 """
 
 from typing import Any, ClassVar
@@ -66,6 +67,13 @@ class TooManyRequests(UpliftError):
     def __init__(self, message: str, *, param: str | None = None, retry_after: int = 1) -> None:
         super().__init__(message, param=param)
         self.retry_after = retry_after
+
+
+class QuotaExceeded(UpliftError):
+    """The project used up what it may have; asking again cannot help, so clients are told not to."""
+
+    status = 429
+    code = "insufficient_quota"
 
 
 class Unavailable(UpliftError):

@@ -1,26 +1,37 @@
 """The HTTP edge that every service's app shares: who is calling, OpenAI's error envelope, request ids, health."""
 
-import secrets
-import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-import structlog
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Scope
 
-from shared.errors import TooManyRequests, Unavailable, UpliftError
-from shared.telemetry import logger, trace_id_of
+from shared.body_limits import BodyLimits, BoundedBodies
+from shared.edge import Door, NameRequests
+from shared.errors import QuotaExceeded, TooManyRequests, Unavailable, UpliftError
+from shared.field_names import field_named
+from shared.live import Reply
+from shared.telemetry import logger
 from shared.wiring import Wiring
 
 log = logger(__name__)
+_CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "POST", "DELETE"],
+    "allow_headers": ["*"],
+    "expose_headers": ["x-request-id", "retry-after", "x-should-retry", "idempotency-replayed"]
+    + [f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")],
+}
 
 
 @dataclass(frozen=True)
@@ -33,25 +44,40 @@ class Caller:
     key_id: str
     scopes: tuple[str, ...]
     request_id: str
+    meter: Callable[[int], None] = field(default=lambda _tokens: None, repr=False, compare=False)
+
+    def charge_tokens(self, tokens: int) -> None:
+        """Count what an answer used (prompt and completion) against the limits of the key and its project.
+
+        Call it once an answer is there; it never blocks and never fails.
+        """
+        self.meter(tokens)
 
 
 class AccessPolicy(Protocol):
     """Turns a request into its caller, or raises Unauthorized."""
 
-    def __call__(self, request: Request, wiring: Wiring) -> Caller: ...
+    def __call__(self, request: Request, wiring: Any, /) -> Caller: ...
 
 
-def wiring(request: Request) -> Any:
-    """The process's wiring; a dependency of every route."""
+async def wiring(request: Request) -> Any:
+    """The process's wiring; a dependency of every route (async, because FastAPI gives others a thread each)."""
     return request.app.state.wiring
 
 
-def caller(request: Request, parts: Wiring = Depends(wiring)) -> Caller:  # noqa: B008
-    """The authenticated caller; a dependency of every route but the health checks."""
-    policy: AccessPolicy = request.app.state.access
-    found = policy(request, parts)
-    structlog.contextvars.bind_contextvars(project_id=found.project_id)
+async def caller(request: Request) -> Caller:
+    """The caller whom the door let in; a dependency of every route but the health checks."""
+    found: Caller = request.state.caller
     return found
+
+
+async def metered(replies: AsyncGenerator[Reply, None], who: Caller) -> AsyncGenerator[Reply, None]:
+    """A live request's replies; the caller is charged for the tokens that each "done" says were used."""
+    async with aclosing(replies):
+        async for reply in replies:
+            if reply.kind == "done":
+                who.charge_tokens(reply.data.get("usage", {}).get("total_tokens", 0))
+            yield reply
 
 
 def page(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
@@ -72,8 +98,14 @@ def create_app(
     wiring_factory: Callable[[], Wiring],
     access: AccessPolicy,
     prefix: str = "/v1",
+    inner: Sequence[Middleware] = (),
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """An app with our edge; the wiring is built at start and closed at the end."""
+    """An app with our edge; the wiring is built at start and closed at the end.
+
+    `inner` are layers around the routes, outermost first; they see requests with a known caller. Pages of
+    `cors_origins` may call from a browser; without any, the answers carry no CORS header at all.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> Any:
@@ -81,14 +113,26 @@ def create_app(
         yield
         app.state.wiring.close()
 
-    app = FastAPI(title=title, version="0.1.0", lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    layers = [
+        Middleware(NameRequests, respond=respond),
+        Middleware(Door, prefix=prefix),
+        Middleware(BoundedBodies, limits=_body_limits, respond=respond),
+        *inner,
+    ]
+    if cors_origins:
+        layers.insert(0, Middleware(CORSMiddleware, allow_origins=cors_origins, **_CORS))
+    app = FastAPI(title=title, version="0.1.0", lifespan=lifespan, docs_url=None, redoc_url=None, middleware=layers)
     app.state.access = access
-    app.middleware("http")(_name_request)
     _render_errors(app)
     _add_health(app)
     for router in routers:
         app.include_router(router, prefix=prefix)
     return app
+
+
+def _body_limits(scope: Scope) -> BodyLimits:
+    settings = scope["app"].state.wiring.settings
+    return BodyLimits(settings.max_json_bytes, settings.max_upload_bytes, settings.max_json_depth)
 
 
 def error_body(error: UpliftError) -> dict[str, Any]:
@@ -103,28 +147,36 @@ def error_body(error: UpliftError) -> dict[str, Any]:
     return {
         "error": {
             "message": error.message,
-            "type": names.get(error.status, kind),
+            "type": error.code if error.code == QuotaExceeded.code else names.get(error.status, kind),
             "param": error.param,
             "code": error.code,
         }
     }
 
 
-def _render_errors(app: FastAPI) -> None:
-    def respond(error: UpliftError) -> JSONResponse:
-        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, TooManyRequests) else {}
-        if error.status == 409:
-            headers["x-should-retry"] = "false"
-        return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+def respond(error: Exception) -> JSONResponse:
+    """The answer to anything raised: named errors as they are, a database that is away as 503, the rest as 500."""
+    if isinstance(error, OperationalError):
+        log.error("database not reachable", error=str(error))
+        error = Unavailable("The database is not reachable. Nothing was changed; try again.")
+    if not isinstance(error, UpliftError):
+        error = UpliftError("This is a defect of the server; its log has the details under the answer's x-request-id.")
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, TooManyRequests) else {}
+    if error.status == 409 or error.code == QuotaExceeded.code:
+        headers["x-should-retry"] = "false"
+    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
 
+
+def _render_errors(app: FastAPI) -> None:
     @app.exception_handler(UpliftError)
-    def known(_request: Request, error: UpliftError) -> JSONResponse:
+    @app.exception_handler(OperationalError)
+    def known(_request: Request, error: Exception) -> JSONResponse:
         return respond(error)
 
     @app.exception_handler(RequestValidationError)
     def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in {"body", "query", "path"}) or None
+        where = field_named(first, error.body)
         body = {
             "message": f"{where or 'body'}: {first['msg']}",
             "type": "invalid_request_error",
@@ -134,6 +186,9 @@ def _render_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def framework(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(allowed_methods(request))
         body = {
             "message": f"{error.detail}: {request.method} {request.url.path}",
             "type": "invalid_request_error",
@@ -141,35 +196,15 @@ def _render_errors(app: FastAPI) -> None:
         return JSONResponse(
             {"error": body | {"param": None, "code": "not_found" if error.status_code == 404 else "http_error"}},
             status_code=error.status_code,
-            headers=error.headers,
+            headers=headers,
         )
 
-    @app.exception_handler(OperationalError)
-    def database_away(_request: Request, error: OperationalError) -> JSONResponse:
-        log.error("database not reachable", error=str(error))
-        return respond(Unavailable("The database is not reachable. Nothing was changed; try again."))
 
-
-async def _name_request(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Give the request an id, bind it and its trace to every log line, answer it in `x-request-id`."""
-    request_id = f"req_{secrets.token_hex(12)}"
-    request.state.request_id = request_id
-    structlog.contextvars.clear_contextvars()
-    trace_id = trace_id_of(request.headers.get("traceparent"))
-    structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
-    began = time.perf_counter()
-    response = await call_next(request)
-    response.headers["x-request-id"] = request_id
-    milliseconds = round(1000 * (time.perf_counter() - began), 1)
-    response.headers["openai-processing-ms"] = str(int(milliseconds))
-    log.info(
-        "request",
-        method=request.method,
-        path=request.url.path,
-        status=response.status_code,
-        milliseconds=milliseconds,
-    )
-    return response
+def allowed_methods(request: Request) -> list[str]:
+    """Every method of this path, which is the most literal one that fits; the framework names only the first's."""
+    routes = [one for one in iter_route_contexts(request.app.routes) if one.path_regex.match(request.scope["path"])]
+    path = min((one.path_format or "" for one in routes), key=lambda found: found.count("{"), default="")
+    return sorted({method for one in routes if one.path_format == path for method in one.methods or ()})
 
 
 def _add_health(app: FastAPI) -> None:

@@ -62,7 +62,9 @@ def _kept_key_works(session: Session, settings: Settings) -> bool:
     if not kept:
         return False
     live = sa.select(ApiKey.id).where(
-        ApiKey.key_hash == keys.hash_key(kept, settings.secret), ApiKey.revoked_at.is_(None)
+        ApiKey.key_hash == keys.hash_key(kept, settings.secret),
+        ApiKey.revoked_at.is_(None),
+        sa.or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > sa.func.now()),
     )
     return session.scalars(live).one_or_none() is not None
 

@@ -3,23 +3,22 @@
 import hashlib
 import hmac
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
+from services.gateway.errors import KeyNotFound, MissingScope
+from services.gateway.scopes import SCOPES
 from services.gateway.tables import ApiKey
 from shared.clock import now
-from shared.errors import NotFound, Unavailable
+from shared.errors import Unavailable
 from shared.ids import new_id
 
 PREFIX = "sk-uplift-"
-SCOPES = ("read", "write", "train", "admin")
-
-
-class KeyNotFound(NotFound):
-    code = "key_not_found"
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,16 @@ def hash_key(text: str, secret: SecretStr) -> str:
     return hmac.new(secret.get_secret_value().encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
-def create(session: Session, project_id: str, name: str, secret: SecretStr, scopes: tuple[str, ...] = SCOPES) -> NewKey:
-    """A fresh key for the project."""
+def create(
+    session: Session,
+    project_id: str,
+    name: str,
+    secret: SecretStr,
+    scopes: Collection[str] = SCOPES,
+    *,
+    expires_at: datetime | None = None,
+) -> NewKey:
+    """A fresh key for the project; without an expiry it lives until it is revoked."""
     text = PREFIX + secrets.token_urlsafe(32)
     row = ApiKey(
         id=new_id("key_"),
@@ -46,7 +53,8 @@ def create(session: Session, project_id: str, name: str, secret: SecretStr, scop
         name=name,
         key_hash=hash_key(text, secret),
         hint=f"{text[: len(PREFIX) + 3]}…{text[-4:]}",
-        scopes=list(scopes),
+        scopes=[scope for scope in SCOPES if scope in scopes],
+        expires_at=expires_at,
         created_at=now(),
     )
     session.add(row)
@@ -54,16 +62,37 @@ def create(session: Session, project_id: str, name: str, secret: SecretStr, scop
     return NewKey(row=row, text=text)
 
 
-def listing(session: Session) -> list[ApiKey]:
-    """The project's keys, newest first, revoked ones too."""
-    return list(session.scalars(sa.select(ApiKey).order_by(ApiKey.created_at.desc(), ApiKey.id)))
+def refuse_to_hand_out(wanted: Collection[str], own: Collection[str]) -> None:
+    """Raise MissingScope for a scope that the key in use has not itself."""
+    beyond = [scope for scope in wanted if scope not in own]
+    if beyond:
+        raise MissingScope(
+            f"This key cannot hand out {', '.join(beyond)}: it has only {', '.join(own)} itself.", param="scopes"
+        )
+
+
+def get(session: Session, key_id: str) -> ApiKey:
+    """The project's key, or KeyNotFound."""
+    row = session.get(ApiKey, key_id)
+    if row is None:
+        raise KeyNotFound(f"There is no key {key_id!r} in this project.", param="key_id")
+    return row
+
+
+def listing(session: Session, *, after: str | None = None, limit: int = 100) -> tuple[list[ApiKey], bool]:
+    """The project's keys, newest first, revoked ones too; the flag says whether more follow."""
+    order = (ApiKey.created_at, ApiKey.id)
+    query = sa.select(ApiKey).order_by(*(column.desc() for column in order)).limit(limit + 1)
+    if after is not None:
+        last = get(session, after)
+        query = query.where(sa.tuple_(*order) < sa.tuple_(last.created_at, last.id))
+    found = list(session.scalars(query))
+    return found[:limit], len(found) > limit
 
 
 def revoke(session: Session, key_id: str) -> ApiKey:
     """End a key at once: the next request with it is refused."""
-    row = session.get(ApiKey, key_id)
-    if row is None:
-        raise KeyNotFound(f"There is no key {key_id!r} in this project.", param="key_id")
+    row = get(session, key_id)
     row.revoked_at = row.revoked_at or now()
     session.flush()
     return row

@@ -1,65 +1,59 @@
-"""The gateway's own door: API keys of the caller's project."""
+"""The gateway's own doors: the API keys and the audit log of the caller's project."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query
 
-from services.gateway import keys
-from services.gateway.tables import ApiKey
-from shared.clock import unix
-from shared.errors import Forbidden
+from services.gateway import keys, repository
+from services.gateway.audit import entry_object
+from services.gateway.schemas import CreateKey, key_object
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
 
-router = APIRouter(prefix="/keys", tags=["keys"])
+router = APIRouter(tags=["access"])
 Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
+Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-class CreateKey(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-
-
-@router.post("")
+@router.post("/keys")
 def create_key(body: CreateKey, who: Who, parts: Parts) -> dict[str, Any]:
-    """A new key; `key` is shown in this answer and never again."""
-    _require_admin(who)
+    """A new key; `key` is shown in this answer and never again. A key hands out no scope that it has not itself."""
+    scopes = who.scopes if body.scopes is None else body.scopes
+    keys.refuse_to_hand_out(scopes, who.scopes)
+    expires_at = body.expiry()
     with parts.database.transaction(who.project_id) as session:
-        made = keys.create(session, who.project_id, body.name, parts.settings.secret)
+        made = keys.create(session, who.project_id, body.name, parts.settings.secret, scopes, expires_at=expires_at)
         return key_object(made.row) | {"key": made.text}
 
 
-@router.get("")
-def list_keys(who: Who, parts: Parts) -> dict[str, Any]:
-    """The project's keys, by their hints."""
+@router.get("/keys")
+def list_keys(who: Who, parts: Parts, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
+    """The project's keys by their hints, newest first, revoked ones too."""
     with parts.database.transaction(who.project_id) as session:
-        return page([key_object(row) for row in keys.listing(session)], has_more=False)
+        found, more = keys.listing(session, after=after, limit=limit)
+        return page([key_object(row) for row in found], has_more=more)
 
 
-@router.delete("/{key_id}")
+@router.get("/keys/{key_id}")
+def show_key(key_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """One key by its id; its text is shown only when it is made."""
+    with parts.database.transaction(who.project_id) as session:
+        return key_object(keys.get(session, key_id))
+
+
+@router.delete("/keys/{key_id}")
 def revoke_key(key_id: str, who: Who, parts: Parts) -> dict[str, Any]:
-    """Revoke at once."""
-    _require_admin(who)
+    """Revoke at once: the next request with it is refused."""
     with parts.database.transaction(who.project_id) as session:
         return key_object(keys.revoke(session, key_id))
 
 
-def key_object(row: ApiKey) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "object": "key",
-        "name": row.name,
-        "hint": row.hint,
-        "scopes": row.scopes,
-        "created_at": unix(row.created_at),
-        "expires_at": unix(row.expires_at),
-        "revoked_at": unix(row.revoked_at),
-    }
-
-
-def _require_admin(who: Caller) -> None:
-    if "admin" not in who.scopes:
-        raise Forbidden("This needs a key with the scope admin.")
+@router.get("/audit_log")
+def list_audit_log(
+    who: Who, parts: Parts, after: str | None = None, limit: Limit = 20, order: Literal["asc", "desc"] = "desc"
+) -> dict[str, Any]:
+    """Every request that changed something or tried to: which key, what, how it ended. Nobody can change an entry."""
+    with parts.database.transaction(who.project_id) as session:
+        found, more = repository.audit_entries(session, after=after, limit=limit, descending=order == "desc")
+        return page([entry_object(row) for row in found], has_more=more)

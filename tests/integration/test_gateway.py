@@ -6,20 +6,16 @@ import pytest
 from fastapi.testclient import TestClient
 
 from services.gateway import keys
-from services.gateway.access import api_key_access
-from services.gateway.app import ROUTERS
 from shared.database import Database
 from shared.settings import Settings
-from shared.web import create_app
-from shared.wiring import Wiring
+from tests.factories.gateway import bearer, served
 
 pytestmark = pytest.mark.stack
 
 
 @pytest.fixture(scope="module")
 def http(settings: Settings) -> Iterator[TestClient]:
-    app = create_app("test", ROUTERS, wiring_factory=lambda: Wiring.from_settings(settings), access=api_key_access)
-    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+    with served(settings) as client:
         yield client
 
 
@@ -27,10 +23,6 @@ def http(settings: Settings) -> Iterator[TestClient]:
 def key(database: Database, settings: Settings, project_id: str) -> str:
     with database.transaction(project_id) as session:
         return keys.create(session, project_id, "test", settings.secret).text
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 def test_is_healthy_and_ready(http: TestClient) -> None:
@@ -62,7 +54,7 @@ def test_takes_a_live_key_and_no_revoked_one(http: TestClient, key: str) -> None
 
 def test_stores_only_the_hash_of_a_key(database: Database, settings: Settings, project_id: str, key: str) -> None:
     with database.transaction(project_id) as session:
-        (row,) = keys.listing(session)
+        (row,), _ = keys.listing(session)
     assert key not in (row.key_hash, row.hint)
     assert row.key_hash == keys.hash_key(key, settings.secret)
 
@@ -82,9 +74,9 @@ def test_turns_validation_errors_into_the_envelope(http: TestClient, key: str) -
 
 
 def test_names_the_parameter_that_it_cannot_honour(http: TestClient, key: str) -> None:
-    body = {"model": "x", "messages": [{"role": "user", "content": "hi"}], "n": 2}
+    body = {"model": "x", "messages": [{"role": "user", "content": "hi"}], "verbosity": "high"}
     answer = http.post("/v1/chat/completions", headers=bearer(key), json=body)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "verbosity")
 
 
 def test_answers_unknown_things_with_404_in_the_envelope(http: TestClient, key: str) -> None:
@@ -123,3 +115,16 @@ def test_keeps_prompt_versions_and_reuses_equal_ones(http: TestClient, key: str)
     first, second, again = post("a"), post("b"), post("a")
     assert (first["version"], second["version"]) == (1, 2)
     assert again["id"] == first["id"]
+
+
+def test_names_every_method_of_a_path_that_lacks_the_one_asked_for(http: TestClient, key: str) -> None:
+    """`/datasets/raft` fits `/datasets/{dataset_id}` too, whose methods it has not."""
+    for path, methods in (("files", "GET, POST"), ("models/a/b", "DELETE, GET"), ("datasets/raft", "POST")):
+        answer = http.put(f"/v1/{path}", headers=bearer(key))
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
+def test_takes_a_model_name_as_a_label_whatever_its_length(http: TestClient, key: str) -> None:
+    body = {"model": "0" * 250 + "../x", "training_file": "file-x"}
+    answer = http.post("/v1/fine_tuning/jobs", headers=bearer(key), json=body)
+    assert 400 <= answer.status_code < 500, answer.text

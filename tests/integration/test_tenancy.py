@@ -20,6 +20,7 @@ SYSTEM_FUNCTIONS = {
     "requeue_expired_jobs",
     "unclaimed_jobs",
     "wake_unclaimed_jobs",
+    "order_purges",
 }
 
 

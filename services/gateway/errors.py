@@ -1,0 +1,40 @@
+"""What the door refuses, each with its status and what to do about it."""
+
+from shared.errors import Conflict, Forbidden, InvalidInput, NotFound, TooManyRequests
+
+
+class WrongHost(Forbidden):
+    code = "wrong_host"
+
+
+class MissingScope(Forbidden):
+    code = "missing_scope"
+
+
+class KeyNotFound(NotFound):
+    code = "key_not_found"
+
+
+class InvalidExpiry(InvalidInput):
+    code = "invalid_expiry"
+
+
+class RateLimited(TooManyRequests):
+    code = "rate_limit_exceeded"
+
+
+class IdempotencyKeyInvalid(InvalidInput):
+    code = "invalid_idempotency_key"
+
+
+class IdempotencyKeyInUse(Conflict):
+    code = "idempotency_key_in_use"
+
+
+class IdempotencyKeyReused(InvalidInput):
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class AuditEntryNotFound(NotFound):
+    code = "audit_entry_not_found"

@@ -1,0 +1,110 @@
+"""Repeated requests get their first answer: by `Idempotency-Key`, or because a client says that it tries again.
+
+Records lie in Postgres, so that they outlive Redis and this process. A request claims its record before it runs; a
+claim whose process died expires, and then the next request may run.
+"""
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from services.gateway import repository
+from services.gateway.errors import IdempotencyKeyInUse, IdempotencyKeyInvalid, IdempotencyKeyReused
+from shared.database import Database
+from shared.web import Caller
+
+KEPT_SECONDS = 24 * 3600.0
+RETRY_SECONDS = 60.0
+"""How long a client that lost the first answer may ask again without an Idempotency-Key."""
+IN_FLIGHT_SECONDS = 900.0
+"""After which a request that never ended is taken for dead; longer than any answer may take."""
+MOST_BYTES = 4 * 2**20
+"""Longer answers are not kept: what is asked for again is computed again."""
+_NOT_KEPT = frozenset({401, 403, 408, 409, 413, 429, 499})
+"""Answers about the moment, not about the request: trying again later is right."""
+_LONGEST_KEY = 255
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer, as it was sent."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def worth_keeping(self) -> bool:
+        return self.status < 500 and self.status not in _NOT_KEPT and len(self.body) <= MOST_BYTES
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to answer for a record."""
+
+    record_id: str
+    token: str
+
+
+def check_key(key: str) -> None:
+    if not 0 < len(key) <= _LONGEST_KEY or not key.isprintable():
+        raise IdempotencyKeyInvalid(f"Idempotency-Key must be 1 to {_LONGEST_KEY} printable characters.")
+
+
+def claim(
+    database: Database, who: Caller, path: str, key: str, request_sha256: str | None
+) -> Claim | tuple[str, Answer]:
+    """The right to run the request, or the digest and answer of the first one.
+
+    Raises IdempotencyKeyInUse while the first is in flight and IdempotencyKeyReused where it is known already that
+    it was another request.
+    """
+    wanted = Claim(_digest("key", path, key), secrets.token_hex(16))
+    with database.transaction(who.project_id) as session:
+        found = repository.claim_record(
+            session, who.project_id, wanted.record_id, wanted.token, request_sha256, IN_FLIGHT_SECONDS
+        )
+    if found is None:
+        return wanted
+    if found.request_sha256 is not None and request_sha256 is not None:
+        check_same(found.request_sha256, request_sha256)
+    if found.status is None:
+        raise IdempotencyKeyInUse(
+            "The first request with this Idempotency-Key is still running. Ask again when it has ended."
+        )
+    return found.request_sha256 or "", Answer(found.status, dict(found.headers or {}), found.body or b"")
+
+
+def check_same(first: str, second: str) -> None:
+    if first != second:
+        raise IdempotencyKeyReused(
+            "This Idempotency-Key was used for another request. Draw a new key for every new request."
+        )
+
+
+def first_answer(database: Database, who: Caller, path: str, request_sha256: str) -> Answer | None:
+    """What an equal request of this API key created within the last minute."""
+    with database.transaction(who.project_id) as session:
+        found = repository.kept_record(session, retry_id(who, path, request_sha256))
+    if found is None or found.status is None:
+        return None
+    return Answer(found.status, dict(found.headers or {}), found.body or b"")
+
+
+def retry_id(who: Caller, path: str, request_sha256: str) -> str:
+    """The record of a request without an Idempotency-Key."""
+    return _digest("retry", who.key_id, path, request_sha256)
+
+
+def without_secrets(path: str, answer: Answer) -> Answer:
+    """The answer as it may be stored: the text of a new API key is shown once and written nowhere."""
+    if path.split("/", 1)[0] != "keys":
+        return answer
+    shown: dict[str, Any] = json.loads(answer.body)
+    return Answer(answer.status, answer.headers, json.dumps(shown | ({"key": None} if "key" in shown else {})).encode())
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,33 @@
+"""What a key must be allowed to do for a request: decided here alone, by method and family of paths."""
+
+PREFIX = "/v1/"
+SCOPES = ("read", "write", "train", "admin")
+_LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
+_ADMIN = frozenset({"keys", "audit_log"})
+_TRAIN = frozenset({"fine_tuning", "experiments", "jobs"})
+"""Families whose orders start, steer or end long computations; `jobs` can pause and cancel those."""
+_ANSWERING = (("chat", "completions"), ("completions",), ("embeddings",), ("responses",))
+
+
+def needed_scope(method: str, path: str) -> str:
+    """The scope for `path` (without the prefix /v1), such as "train" for POST fine_tuning/jobs.
+
+    An unknown family is judged by its method, so a new route is never open by accident: looking needs read, anything
+    else write.
+    """
+    family = path.split("/", 1)[0]
+    if family in _ADMIN:
+        return "admin"
+    if method in _LOOKING:
+        return "read"
+    return "train" if family in _TRAIN else "write"
+
+
+def spends_tokens(method: str, path: str) -> bool:
+    """Whether the request asks a model, so that token limits apply."""
+    return method == "POST" and tuple(path.strip("/").split("/")) in _ANSWERING
+
+
+def changes_something(method: str, path: str) -> bool:
+    """Whether the request leaves a trace: not looking, not asking a model, not searching."""
+    return method not in _LOOKING and not spends_tokens(method, path) and not path.rstrip("/").endswith("/search")
