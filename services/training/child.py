@@ -1,4 +1,4 @@
-"""Supervising the training child: its own process group, its events, and the meaning of how it ends."""
+"""Supervising a child that computes: its own process group, its events, and the meaning of how it ends."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from services.training.errors import OutOfMemory, TrainingChildDied, TrainingChildStopped, error_named
 from services.training.order import HANDED_OVER, ChildEvent, Failed, Finished, parse_event
@@ -19,6 +19,8 @@ from services.training.order import HANDED_OVER, ChildEvent, Failed, Finished, p
 _POLL_SECONDS = 0.2
 _STDERR_TAIL = 2000
 _CHILD = "services.training.lora.run"
+Event = TypeVar("Event")
+Last = TypeVar("Last")
 _ROOT = Path(__file__).resolve().parents[2]
 """Where `-m` finds the services, wherever the worker itself was started."""
 
@@ -38,10 +40,34 @@ def run_child(
     (TrainingChildStopped). Raises the named error that the child reported, OutOfMemory when the kernel killed it
     for memory, TrainingChildDied when it ended without a word. However this ends, no process is left.
     """
+    return supervise(
+        module,
+        order_file,
+        environment=environment,
+        parse=parse_event,
+        last=Finished,
+        on_event=on_event,
+        wish=wish,
+        grace_seconds=grace_seconds,
+    )
+
+
+def supervise(
+    module: str,
+    order_file: Path,
+    *,
+    environment: Mapping[str, str],
+    parse: Callable[[bytes], Event],
+    last: type[Last],
+    on_event: Callable[[Event], None],
+    wish: Callable[[], str | None],
+    grace_seconds: float,
+) -> Last:
+    """Run `python -m module ORDER PARENT`, whose lines `parse` reads; answers its `last` event. See `run_child`."""
     log = order_file.with_name("child.log")
     kills_before = memory_kills()
     with _started(module, order_file, environment, log) as child:
-        finished = _follow(child, on_event, wish, grace_seconds)
+        finished = _follow(child, parse, last, on_event, wish, grace_seconds)
         status = child.wait()
     if finished is not None and status == 0:
         return finished
@@ -64,13 +90,15 @@ def memory_kills() -> int:
 
 def _follow(
     child: subprocess.Popen[bytes],
-    on_event: Callable[[ChildEvent], None],
+    parse: Callable[[bytes], Event],
+    last: type[Last],
+    on_event: Callable[[Event], None],
     wish: Callable[[], str | None],
     grace_seconds: float,
-) -> Finished | None:
+) -> Last | None:
     """Hand on events until the child closes its output; answers its last word."""
     events = _reader(child.stdout)
-    finished: Finished | None = None
+    finished: Last | None = None
     stop: tuple[str, float] | None = None
     while True:
         if stop is None and (wanted := wish()) is not None:
@@ -86,10 +114,10 @@ def _follow(
             continue
         if line is None:
             break
-        event = parse_event(line)
+        event = parse(line)
         if isinstance(event, Failed):
-            raise error_named(event.code, event.message)
-        if isinstance(event, Finished):
+            raise error_named(event.code, event.message, event.param)
+        if isinstance(event, last):
             finished = event
         on_event(event)
     if stop is not None and finished is None:

@@ -2,9 +2,10 @@
 
 UpliftError
 ├── InvalidInput 400: InvalidRecipe, UnknownRecipe, InvalidTrainingFile, NoTrainingExamples, AdapterMismatch,
-│                     NoChatTemplate, FineTuningMethodUnsupported
-├── NotFound 404: TrainingJobNotFound, BaseModelNotFound, DatasetNotFound, TrainingFileNotFound, AdapterNotFound
-├── Conflict 409: DatasetNotReady
+│                     NoChatTemplate, FineTuningMethodUnsupported, FineTuningUnsupported, HyperparametersConflict,
+│                     TrainingFileNotFound, WrongFilePurpose
+├── NotFound 404: TrainingJobNotFound, BaseModelNotFound, DatasetNotFound, AdapterNotFound
+├── Conflict, answered as 400: DatasetNotReady, JobNotPausable, JobNotResumable
 └── TrainingFailed 500: NonFiniteLoss, OutOfMemory, DiskFull
 """
 
@@ -43,6 +44,28 @@ class FineTuningMethodUnsupported(InvalidInput):
     code = "unsupported_method"
 
 
+class FineTuningUnsupported(InvalidInput):
+    """A part of OpenAI's fine-tuning API that we do not have: refused by name, never ignored."""
+
+    code = "unsupported"
+
+
+class HyperparametersConflict(InvalidInput):
+    """The same hyperparameter was given two values, in `method` and in the deprecated `hyperparameters`."""
+
+    code = "conflicting_hyperparameters"
+
+
+class TrainingFileNotFound(InvalidInput):
+    """A 400, as OpenAI answers an unknown file in a job's body."""
+
+    code = "file_not_found"
+
+
+class WrongFilePurpose(InvalidInput):
+    code = "invalid_file_purpose"
+
+
 class TrainingJobNotFound(NotFound):
     code = "fine_tuning_job_not_found"
 
@@ -55,10 +78,6 @@ class DatasetNotFound(NotFound):
     code = "dataset_not_found"
 
 
-class TrainingFileNotFound(NotFound):
-    code = "file_not_found"
-
-
 class AdapterNotFound(NotFound):
     code = "adapter_not_found"
 
@@ -68,6 +87,18 @@ class DatasetNotReady(Conflict):
 
     status = 400
     code = "dataset_not_ready"
+
+
+class JobNotPausable(Conflict):
+    """A 400, not a 409, which OpenAI's client would retry."""
+
+    status = 400
+    code = "job_not_pausable"
+
+
+class JobNotResumable(Conflict):
+    status = 400
+    code = "job_not_resumable"
 
 
 class TrainingFailed(UpliftError):
@@ -118,6 +149,6 @@ _BY_CODE: dict[str, type[UpliftError]] = {
 }
 
 
-def error_named(code: str, message: str) -> UpliftError:
+def error_named(code: str, message: str, param: str | None = None) -> UpliftError:
     """The error that a child reported by its code."""
-    return _BY_CODE.get(code, TrainingFailed)(message)
+    return _BY_CODE.get(code, TrainingFailed)(message, param=param)

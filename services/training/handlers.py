@@ -6,18 +6,21 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.training import repository
+from services.training.errors import FineTuningUnsupported, InvalidRecipe, JobNotPausable, JobNotResumable
 from services.training.recipe import Recipe
 from services.training.rendering import model_folder
 from services.training.settings import TrainingSettings
 from services.training.tables import TrainingJob
 from services.training.training_run import TrainingRun
-from shared import jobs
+from shared import jobs, quotas
 from shared.errors import InvalidInput
+from shared.files import release_blobs
 from shared.ids import new_id
 from shared.jobs.context import JobContext
 from shared.jobs.tables import Job
-from shared.messages import OrderTraining, TrainAdapter
+from shared.messages import DeleteWeights, OrderTraining, TrainAdapter
 from shared.prompt_format import PromptSpec
+from shared.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class NewTrainingJob:
     training_file: str | None
     validation_file: str | None
     recipe: Recipe
+    auto: list[str]
     suffix: str | None
     metadata: dict[str, str]
     prompt: PromptSpec
@@ -44,8 +48,10 @@ def create_fine_tuning_job(
     if settings.models_dir.is_dir():  # a gateway apart from the workers has no models to look at
         model_folder(settings.models_dir, base_model)
     _check_source(session, wanted)
+    quotas.claim_training(session, project_id, settings)
     job_id = new_id("ftjob-")
     job = jobs.send(session, project_id, TrainAdapter(training_job_id=job_id), job_id=job_id, subject_id=job_id)
+    repository.add_event(session, project_id, job_id, f"Created fine-tuning job: {job_id}")
     row = TrainingJob(
         id=job.id,
         project_id=project_id,
@@ -54,6 +60,7 @@ def create_fine_tuning_job(
         training_file=wanted.training_file,
         validation_file=wanted.validation_file,
         recipe=wanted.recipe.model_dump(mode="json"),
+        auto=wanted.auto,
         seed=wanted.recipe.seed,
         suffix=wanted.suffix,
         init_adapter_id=init_adapter_id,
@@ -63,6 +70,32 @@ def create_fine_tuning_job(
     )
     repository.add(session, row)
     return row, job
+
+
+def cancel_job(session: Session, storage: Storage, job_id: str) -> None:
+    """Cancel: waiting or paused work ends here, running work at its next check."""
+    row, _ = repository.get_job(session, job_id)
+    if jobs.cancel(session, job_id).status == "cancelled":
+        repository.add_event(session, row.project_id, job_id, "Fine-tuning job cancelled")
+        release_blobs(session, storage, row.project_id, repository.keep_state(session, job_id, None, None))
+
+
+def pause_job(session: Session, job_id: str) -> None:
+    """Pause: waiting work at once, running work once its state is saved. JobNotPausable if it is paused already."""
+    row, _ = repository.get_job(session, job_id)
+    if jobs.get(session, job_id, lock=True).status == "paused":
+        raise JobNotPausable(f"{job_id} is paused already; resume it or cancel it.", param="fine_tuning_job_id")
+    if jobs.pause(session, job_id).status == "paused":
+        repository.add_event(session, row.project_id, job_id, "Fine-tuning job paused")
+
+
+def resume_job(session: Session, job_id: str) -> None:
+    """Queue a paused job again, or take back a pause that it has not heard yet; JobNotResumable for any other."""
+    repository.get_job(session, job_id)
+    job = jobs.get(session, job_id, lock=True)
+    if job.status in {"queued", "running"} and not job.pause_requested:
+        raise JobNotResumable(f"{job_id} is {job.status}, not paused.", param="fine_tuning_job_id")
+    jobs.resume(session, job_id)
 
 
 def order_training(context: JobContext, command: OrderTraining) -> None:
@@ -78,8 +111,18 @@ def train_adapter(context: JobContext, command: TrainAdapter) -> None:
     TrainingRun(context, command.training_job_id).run()
 
 
+def delete_weights(context: JobContext, command: DeleteWeights) -> None:
+    """Forget an adapter or a checkpoint; its bytes go if nothing else of the project has the same."""
+    with context.transaction() as session:
+        keys = repository.delete_weights(session, command.weights_id)
+        release_blobs(session, context.wiring.storage, context.project_id, keys)
+        context.succeed(session, {"deleted": bool(keys)})
+
+
 def _row_of(context: JobContext, session: Session, command: OrderTraining) -> TrainingJob:
     recipe = Recipe.wanted(command.recipe)
+    if recipe.objective != "supervised":
+        raise InvalidRecipe("A dataset holds answers, no preferences: train it supervised.", param="recipe.objective")
     repository.check_dataset(session, command.dataset_id)
     if command.init_adapter_id is not None:
         repository.adapter(session, command.init_adapter_id)
@@ -89,6 +132,7 @@ def _row_of(context: JobContext, session: Session, command: OrderTraining) -> Tr
         base_model=command.base_model,
         dataset_id=command.dataset_id,
         recipe=recipe.model_copy(update={"seed": command.seed}).model_dump(mode="json"),
+        auto=[],
         seed=command.seed,
         suffix=command.suffix,
         init_adapter_id=command.init_adapter_id,
@@ -99,8 +143,8 @@ def _row_of(context: JobContext, session: Session, command: OrderTraining) -> Tr
 
 
 def _start_point(session: Session, wanted: NewTrainingJob) -> tuple[str, str | None]:
-    """Base model and adapter to continue from: a fine-tuned model as `model` means its base and its adapter."""
-    tuned = repository.find_adapter(session, wanted.model)
+    """Base model and weights to go on from: a fine-tuned model or checkpoint as `model` means its base and itself."""
+    tuned = repository.find_start(session, wanted.model)
     if wanted.init_adapter is not None:
         start = repository.adapter(session, wanted.init_adapter)
         base = tuned.base_model if tuned else wanted.model
@@ -116,13 +160,19 @@ def _start_point(session: Session, wanted: NewTrainingJob) -> tuple[str, str | N
 def _check_source(session: Session, wanted: NewTrainingJob) -> None:
     if wanted.dataset_id is not None:
         repository.check_dataset(session, wanted.dataset_id)
+        if wanted.recipe.objective == "dpo":
+            raise FineTuningUnsupported(
+                "A dataset holds answers, no preferences: give `dpo` a training_file of preference rows.",
+                param="training_file",
+            )
     if wanted.training_file is not None:
-        repository.file_blob(session, wanted.training_file, param="training_file")
+        repository.training_file(session, wanted.training_file, param="training_file")
     if wanted.validation_file is not None:
-        repository.file_blob(session, wanted.validation_file, param="validation_file")
+        repository.training_file(session, wanted.validation_file, param="validation_file")
 
 
 JOB_HANDLERS: dict[Any, Any] = {
     TrainAdapter: train_adapter,
     OrderTraining: order_training,
+    DeleteWeights: delete_weights,
 }

@@ -16,7 +16,7 @@ class _Message(BaseModel):
 
 
 class TrainingOrder(_Message):
-    """Everything a run needs. Rows are JSON lines of `messages` (rendered, without the answer) and `answer`."""
+    """Everything a run needs. Rows are JSON lines, as `services/training/lora/examples.py` reads them."""
 
     base_model: str
     model_dir: Path
@@ -24,11 +24,14 @@ class TrainingOrder(_Message):
     train_file: Path
     validation_file: Path | None = None
     recipe: Recipe
+    state_dir: Path
     checkpoint_dir: Path
     output_dir: Path
     home: Path
     data_sha256: str
     """Hash of the training data, for the model card and so that no checkpoint of other data is resumed."""
+    recorded_step: int = 0
+    """The last step that the worker has recorded: a resumed run says again what came after it."""
 
 
 class Started(_Message):
@@ -47,7 +50,7 @@ class Started(_Message):
 
 
 class Stepped(_Message):
-    """One optimiser step. Losses are mean nats per completion token."""
+    """One optimiser step. Losses are mean nats per completion token, of `dpo` mean nats per pair."""
 
     event: Literal["step"] = "step"
     step: int
@@ -65,13 +68,35 @@ class Stepped(_Message):
     memory_bytes: int
     """Peak resident memory of the child so far."""
     valid_loss: float | None = None
+    """Of at most `max_validation_examples` examples, the same ones each time."""
     valid_mean_token_accuracy: float | None = None
+    full_valid_loss: float | None = None
+    """Of all validation examples: measured at the end, and wherever they are few enough."""
+    full_valid_mean_token_accuracy: float | None = None
+    train_reward_accuracy: float | None = None
+    """`dpo` only: the share of pairs whose preferred answer has the higher reward."""
+    train_reward_margin: float | None = None
+    valid_reward_accuracy: float | None = None
+    valid_reward_margin: float | None = None
+    seconds_left: float | None = None
+    """From the measured times of steps and validations; None until they are known."""
+
+
+class StateSaved(_Message):
+    """All that a resumed run needs, as of the step; the folder is replaced by later ones."""
+
+    event: Literal["state"] = "state"
+    step: int
+    folder: Path
 
 
 class CheckpointSaved(_Message):
+    """The step's weights as an adapter that peft loads; `metrics` are the step's own."""
+
     event: Literal["checkpoint"] = "checkpoint"
     step: int
     folder: Path
+    metrics: dict[str, float | None]
 
 
 class Finished(_Message):
@@ -90,9 +115,12 @@ class Failed(_Message):
     event: Literal["error"] = "error"
     code: str
     message: str
+    param: str | None = None
 
 
-ChildEvent = Annotated[Started | Stepped | CheckpointSaved | Finished | Failed, Field(discriminator="event")]
+ChildEvent = Annotated[
+    Started | Stepped | StateSaved | CheckpointSaved | Finished | Failed, Field(discriminator="event")
+]
 _EVENTS: TypeAdapter[ChildEvent] = TypeAdapter(ChildEvent)
 
 

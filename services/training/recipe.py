@@ -12,9 +12,15 @@ _FOLDER = Path(__file__).parent / "recipes"
 
 
 class Recipe(BaseModel):
-    """Settings of one supervised LoRA run. Two runs with equal recipes, data and base model are the same run."""
+    """Settings of one LoRA run. Two runs with equal recipes, data and base model are the same run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    objective: Literal["supervised", "dpo"] = "supervised"
+    """What is learned: the answers of chat rows, or to prefer one answer to another (DPO, arXiv:2305.18290)."""
+
+    beta: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """DPO only: how strongly the policy is held to where it started. 0.1 is what the paper used for most tasks."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     """Peak step size of AdamW, per step. 1e-3: LoRA bears ten times what full fine-tuning does, and a small

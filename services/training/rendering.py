@@ -32,9 +32,19 @@ class Renderer:
         return count, digest.hexdigest()
 
     def _row(self, example: Example) -> dict[str, object]:
+        """Places of learned turns move with what the layout puts before the conversation."""
         passages = [Passage.model_validate(passage) for passage in example.passages]
         messages = render(self._prompt, example.messages, passages, fit=self._count, budget=self._budget)
-        return {"messages": messages, "answer": example.answer}
+        row: dict[str, object] = {"messages": messages, "answer": example.answer}
+        if example.also_learned:
+            turns = [place for place, message in enumerate(example.messages) if message["role"] != "system"]
+            first = len(messages) - len(turns)
+            row["also_learned"] = [first + turns.index(place) for place in example.also_learned]
+        if example.rejected is not None:
+            row["rejected"] = example.rejected
+        if example.line is not None:
+            row["line"] = example.line
+        return row
 
     def _count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -42,9 +52,9 @@ class Renderer:
 
 def model_folder(models_dir: Path, base_model: str) -> Path:
     """The base model's folder; BaseModelNotFound for an unknown id and for one that points out of the models."""
-    root = models_dir.resolve()
-    folder = (root / base_model).resolve()
-    if not folder.is_relative_to(root) or not (folder / "config.json").is_file():
+    there = models_dir.iterdir() if models_dir.is_dir() else ()
+    folder = next((path for path in there if path.name == base_model), None)  # a label, never a path
+    if folder is None or not (folder / "config.json").is_file():
         raise BaseModelNotFound(
             f"The base model {base_model!r} is not on this machine. `uplift models list` shows what is; "
             f"`uplift models pull {base_model}` fetches it.",

@@ -1,23 +1,29 @@
 """Every query of the training service."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from services.training.domain import Example
+from services.training.adapters.tables import AdapterImport
+from services.training.domain import KEPT_CHECKPOINTS, Example
 from services.training.errors import (
     AdapterNotFound,
     DatasetNotFound,
     DatasetNotReady,
+    NoTrainingExamples,
     TrainingFileNotFound,
     TrainingJobNotFound,
+    WrongFilePurpose,
 )
 from services.training.tables import AdapterRow, CheckpointRow, TrainingJob
 from shared import read_models as others
-from shared.jobs.tables import Job
+from shared.errors import InvalidInput
+from shared.files import File, alive
+from shared.jobs.tables import Job, JobEvent
 
+_PURPOSE = "fine-tune"
 _PROJECTS = sa.table("projects", sa.column("id", sa.Text()), sa.column("name", sa.Text()))
 _ROWS_AT_ONCE = 500
 
@@ -47,7 +53,9 @@ def list_jobs(
     if metadata:
         query = query.where(TrainingJob.metadata_.contains(metadata))
     if after is not None:
-        last, _ = get_job(session, after)
+        last = find_job(session, after)
+        if last is None:
+            raise InvalidInput(f"{after!r} is not a fine-tuning job of this project.", param="after")
         query = query.where(sa.tuple_(*order) < sa.tuple_(last.created_at, last.id))
     found = [(row[0], row[1]) for row in session.execute(query)]
     return found[:limit], len(found) > limit
@@ -83,13 +91,18 @@ def examples(session: Session, dataset_id: str, split: str) -> Iterator[Example]
         yield Example(tuple(messages), answer, tuple(passages or ()))
 
 
-def file_blob(session: Session, file_id: str, *, param: str) -> tuple[str, str]:
-    """Blob key and name of an uploaded file; TrainingFileNotFound."""
-    table = others.files
-    found = session.execute(sa.select(table.c.blob_key, table.c.filename).where(table.c.id == file_id)).one_or_none()
+def training_file(session: Session, file_id: str, *, param: str) -> File:
+    """An uploaded file that can be trained on; errors name the job's field `param`."""
+    found = session.scalars(sa.select(File).where(File.id == file_id, alive())).one_or_none()
     if found is None:
         raise TrainingFileNotFound(f"There is no file {file_id!r} in this project.", param=param)
-    return found.blob_key, found.filename
+    if found.purpose != _PURPOSE:
+        raise WrongFilePurpose(
+            f"{file_id} has the purpose {found.purpose!r}; upload the file with the purpose {_PURPOSE!r}.", param=param
+        )
+    if found.bytes == 0:
+        raise NoTrainingExamples(f"{file_id} ({found.filename}) is empty.", param=param)
+    return found
 
 
 def adapter(session: Session, adapter_id: str) -> AdapterRow:
@@ -101,29 +114,76 @@ def adapter(session: Session, adapter_id: str) -> AdapterRow:
     return found
 
 
-def find_adapter(session: Session, model_id: str) -> AdapterRow | None:
-    return session.scalars(sa.select(AdapterRow).where(AdapterRow.model_id == model_id)).one_or_none()
+def find_start(session: Session, model_id: str) -> AdapterRow | CheckpointRow | None:
+    """The fine-tuned model or checkpoint of that model id, whose weights a job can go on from."""
+    tuned = session.scalars(sa.select(AdapterRow).where(AdapterRow.model_id == model_id)).one_or_none()
+    if tuned is not None:
+        return tuned
+    return session.scalars(sa.select(CheckpointRow).where(CheckpointRow.model_id == model_id)).one_or_none()
+
+
+def start_weights(session: Session, start_id: str) -> str:
+    """The blob of an adapter or checkpoint to go on from, by its id; AdapterNotFound once it is gone."""
+    checkpoint = session.get(CheckpointRow, start_id)
+    return adapter(session, start_id).blob_key if checkpoint is None else checkpoint.blob_key
+
+
+def delete_weights(session: Session, weights_id: str) -> list[str]:
+    """Delete an adapter or a checkpoint by its id, and the upload it came from; answers its blob key.
+
+    Nothing where there are no weights: they are gone already, or the upload did not become any.
+    """
+    found = session.get(AdapterRow, weights_id) or session.get(CheckpointRow, weights_id)
+    session.execute(sa.delete(AdapterImport).where(AdapterImport.id == weights_id))
+    if found is None:
+        return []
+    session.delete(found)
+    return [found.blob_key]
+
+
+def add_event(
+    session: Session, project_id: str, job_id: str, message: str, *, level: str = "info", data: Any = None
+) -> None:
+    """Say something of a job in the caller's transaction."""
+    session.add(JobEvent(project_id=project_id, job_id=job_id, level=level, type="message", message=message, data=data))
+
+
+def recorded_step(session: Session, job_id: str) -> int:
+    """The last step whose metrics are recorded; steps are recorded in order."""
+    return session.scalar(sa.select(sa.func.max(JobEvent.step)).where(*_metrics_of(job_id))) or 0
+
+
+def metrics(session: Session, job_id: str) -> Iterator[dict[str, Any]]:
+    """What every recorded step measured, in order."""
+    query = sa.select(JobEvent.data).where(*_metrics_of(job_id)).order_by(JobEvent.step)
+    for data in session.scalars(query.execution_options(yield_per=_ROWS_AT_ONCE)):
+        yield data or {}
+
+
+def keep_state(session: Session, job_id: str, step: int | None, blob_key: str | None) -> list[str]:
+    """Let an interrupted run go on from this state, or from nothing; answers the blob keys of the one before."""
+    job = session.get_one(TrainingJob, job_id)
+    old = job.resume_blob_key
+    job.resume_step, job.resume_blob_key = step, blob_key
+    session.flush()
+    return [old] if old is not None else []
+
+
+def has_checkpoint(session: Session, job_id: str, step: int) -> bool:
+    wanted = sa.exists().where(CheckpointRow.job_id == job_id, CheckpointRow.step == step)
+    return bool(session.scalar(sa.select(wanted)))
 
 
 def record_checkpoint(session: Session, row: CheckpointRow) -> list[str]:
-    """Keep this checkpoint's blob and forget those of older ones; answers the blob keys to delete.
-
-    A step that was recorded before a crash is recorded once.
-    """
-    values = {column: getattr(row, column) for column in ("id", "project_id", "job_id", "step", "metrics", "blob_key")}
-    session.execute(insert(CheckpointRow).values(values).on_conflict_do_nothing(index_elements=["job_id", "step"]))
-    return _forget_blobs(session, row.job_id, CheckpointRow.step < row.step)
-
-
-def forget_checkpoint_blobs(session: Session, job_id: str) -> list[str]:
-    """All of the job's checkpoint blobs can go; the rows stay as history."""
-    return _forget_blobs(session, job_id, sa.true())
-
-
-def newest_checkpoint(session: Session, job_id: str) -> CheckpointRow | None:
-    """The newest one that still has its blob."""
-    kept = sa.select(CheckpointRow).where(CheckpointRow.job_id == job_id, CheckpointRow.blob_key.is_not(None))
-    return session.scalars(kept.order_by(CheckpointRow.step.desc()).limit(1)).one_or_none()
+    """Add a checkpoint and drop those beyond the last three; answers the blob keys of the dropped ones."""
+    session.add(row)
+    session.flush()
+    query = sa.select(CheckpointRow).where(CheckpointRow.job_id == row.job_id).order_by(CheckpointRow.step.desc())
+    old = list(session.scalars(query.offset(KEPT_CHECKPOINTS)))
+    for checkpoint in old:
+        session.delete(checkpoint)
+    session.flush()
+    return [checkpoint.blob_key for checkpoint in old]
 
 
 def list_checkpoints(
@@ -132,17 +192,13 @@ def list_checkpoints(
     """Newest first; the flag says whether more follow."""
     query = sa.select(CheckpointRow).where(CheckpointRow.job_id == job_id).order_by(CheckpointRow.step.desc())
     if after is not None:
-        last = sa.select(CheckpointRow.step).where(CheckpointRow.id == after).scalar_subquery()
-        query = query.where(CheckpointRow.step < last)
+        last = session.get(CheckpointRow, after)
+        if last is None or last.job_id != job_id:
+            raise InvalidInput(f"{after!r} is not a checkpoint of this job.", param="after")
+        query = query.where(CheckpointRow.step < last.step)
     found = list(session.scalars(query.limit(limit + 1)))
     return found[:limit], len(found) > limit
 
 
-def _forget_blobs(session: Session, job_id: str, which: sa.ColumnElement[bool]) -> list[str]:
-    of_job = sa.select(CheckpointRow.blob_key).where(
-        CheckpointRow.job_id == job_id, CheckpointRow.blob_key.is_not(None), which
-    )
-    keys = [key for key in session.scalars(of_job) if key is not None]
-    gone = sa.update(CheckpointRow).where(CheckpointRow.job_id == job_id, which).values(blob_key=None)
-    session.execute(gone.execution_options(synchronize_session=False))
-    return keys
+def _metrics_of(job_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return (JobEvent.job_id == job_id, JobEvent.type == "metrics", JobEvent.step.is_not(None))

@@ -1,32 +1,38 @@
-"""`/fine_tuning/jobs` as OpenAI's client calls it."""
+"""`/fine_tuning` as OpenAI's client calls it: jobs with events and checkpoints; the rest is refused by name."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
+from sqlalchemy.orm import Session
 
 from services.training import handlers, repository
-from services.training.domain import hyperparameters_of, with_hyperparameters
-from services.training.errors import FineTuningMethodUnsupported
+from services.training.errors import FineTuningMethodUnsupported, FineTuningUnsupported, HyperparametersConflict
+from services.training.hyperparameters import planned
+from services.training.objects import checkpoint_object, event_object, job_object
 from services.training.recipe import Recipe
 from services.training.schemas import CreateJob, Hyperparameters
 from services.training.settings import TrainingSettings
-from services.training.tables import CheckpointRow, TrainingJob
-from shared.clock import now, unix
 from shared.errors import InvalidInput
 from shared.jobs import control
-from shared.jobs.tables import Job, JobEvent
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
 
-router = APIRouter(prefix="/fine_tuning/jobs", tags=["training"])
+router = APIRouter(prefix="/fine_tuning", tags=["training"])
 Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-@router.post("")
+@router.post("/jobs")
 def create_job(body: CreateJob, who: Who, parts: Parts) -> dict[str, Any]:
-    """Queue a fine-tuning job."""
+    """Queue a fine-tuning job, `supervised` or `dpo`.
+
+    Hyperparameters left to "auto" are chosen from the number of training examples n once a worker has read them, and
+    then echoed as numbers: batch_size is the power of two nearest to n / 16 (1 to 16), n_epochs makes 100 steps (3 to
+    10, fewer past 2,000 examples), learning_rate_multiplier is the square root of batch_size / 16. A hyperparameter or
+    field that is not known here is refused with a 400 that names it.
+    """
     wanted = _wanted(body)
     with parts.database.transaction(who.project_id) as session:
         row, job = handlers.create_fine_tuning_job(session, who.project_id, wanted, TrainingSettings())
@@ -34,7 +40,7 @@ def create_job(body: CreateJob, who: Who, parts: Parts) -> dict[str, Any]:
         return job_object(row, job, who)
 
 
-@router.get("")
+@router.get("/jobs")
 def list_jobs(request: Request, who: Who, parts: Parts, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
     """The project's fine-tuning jobs, newest first; `metadata[name]=value` narrows the list."""
     metadata = {
@@ -47,32 +53,32 @@ def list_jobs(request: Request, who: Who, parts: Parts, after: str | None = None
         return page([job_object(row, job, who) for row, job in found], has_more=more)
 
 
-@router.get("/{job_id}")
+@router.get("/jobs/{job_id}")
 def show_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One job."""
     with parts.database.transaction(who.project_id) as session:
         return job_object(*repository.get_job(session, job_id), who)
 
 
-@router.post("/{job_id}/cancel")
+@router.post("/jobs/{job_id}/cancel")
 def cancel_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Cancel: at once if it waits, within seconds if it runs."""
-    return _steer(control.cancel, job_id, who, parts)
+    return _steer(lambda session: handlers.cancel_job(session, parts.storage, job_id), job_id, who, parts)
 
 
-@router.post("/{job_id}/pause")
+@router.post("/jobs/{job_id}/pause")
 def pause_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Pause: a running job writes a checkpoint first."""
-    return _steer(control.pause, job_id, who, parts)
+    return _steer(lambda session: handlers.pause_job(session, job_id), job_id, who, parts)
 
 
-@router.post("/{job_id}/resume")
+@router.post("/jobs/{job_id}/resume")
 def resume_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Go on from the checkpoint."""
-    return _steer(control.resume, job_id, who, parts)
+    return _steer(lambda session: handlers.resume_job(session, job_id), job_id, who, parts)
 
 
-@router.get("/{job_id}/events")
+@router.get("/jobs/{job_id}/events")
 def list_events(job_id: str, who: Who, parts: Parts, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
     """What the job said, newest first; one `metrics` event per optimiser step."""
     with parts.database.transaction(who.project_id) as session:
@@ -81,106 +87,103 @@ def list_events(job_id: str, who: Who, parts: Parts, after: str | None = None, l
         return page([event_object(event) for event in found], has_more=more)
 
 
-@router.get("/{job_id}/checkpoints")
+@router.get("/jobs/{job_id}/checkpoints")
 def list_checkpoints(
     job_id: str, who: Who, parts: Parts, after: str | None = None, limit: Limit = 10
 ) -> dict[str, Any]:
     """The job's checkpoints, newest first."""
     with parts.database.transaction(who.project_id) as session:
-        row, _ = repository.get_job(session, job_id)
+        repository.get_job(session, job_id)
         found, more = repository.list_checkpoints(session, job_id, after=after, limit=limit)
-        return page([checkpoint_object(row, checkpoint) for checkpoint in found], has_more=more)
+        return page([checkpoint_object(checkpoint) for checkpoint in found], has_more=more)
 
 
-def job_object(row: TrainingJob, job: Job, who: Caller) -> dict[str, Any]:
-    """OpenAI's FineTuningJob, and our own fields beside it."""
-    hyperparameters = hyperparameters_of(Recipe.model_validate(row.recipe))
-    seconds_left = (job.progress or {}).get("seconds_left") if job.status == "running" else None
-    return {
-        "id": row.id,
-        "object": "fine_tuning.job",
-        "created_at": unix(row.created_at),
-        "finished_at": unix(job.finished_at),
-        "estimated_finish": None if seconds_left is None else int(now().timestamp() + seconds_left),
-        "model": row.base_model,
-        "fine_tuned_model": row.fine_tuned_model,
-        "organization_id": who.organisation_id,
-        "status": job.status,
-        "training_file": row.training_file or row.dataset_id,
-        "validation_file": row.validation_file,
-        "hyperparameters": hyperparameters,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-        "seed": row.seed,
-        "result_files": [],
-        "trained_tokens": row.trained_tokens,
-        "error": job.error or {},
-        "integrations": [],
-        "metadata": row.metadata_,
-        "dataset": row.dataset_id,
-        "recipe": row.recipe,
-        "prompt": row.prompt,
-        "init_adapter": row.init_adapter_id,
-        "progress": job.progress,
-        "result": job.result,
-    }
+@router.get("/checkpoints/{checkpoint:path}/permissions", include_in_schema=False)
+@router.post("/checkpoints/{checkpoint:path}/permissions", include_in_schema=False)
+@router.delete("/checkpoints/{checkpoint:path}/permissions/{permission_id}", include_in_schema=False)
+def checkpoint_permissions(checkpoint: str, _who: Who) -> dict[str, Any]:
+    """Not supported: a project's checkpoints are its own and cannot be shared. Always answers 400."""
+    raise FineTuningUnsupported(
+        f"Checkpoints belong to their project and cannot be shared, so {checkpoint!r} has no permissions."
+    )
 
 
-def event_object(event: JobEvent) -> dict[str, Any]:
-    return {
-        "id": f"ftevent-{event.id}",
-        "object": "fine_tuning.job.event",
-        "created_at": unix(event.created_at),
-        "level": event.level,
-        "message": event.message,
-        "type": event.type,
-        "data": event.data,
-    }
-
-
-def checkpoint_object(row: TrainingJob, checkpoint: CheckpointRow) -> dict[str, Any]:
-    return {
-        "id": checkpoint.id,
-        "object": "fine_tuning.job.checkpoint",
-        "created_at": unix(checkpoint.created_at),
-        "fine_tuning_job_id": checkpoint.job_id,
-        "fine_tuned_model_checkpoint": f"ft:{row.base_model}:{row.id}:ckpt-step-{checkpoint.step}",
-        "step_number": checkpoint.step,
-        "metrics": checkpoint.metrics,
-    }
+@router.post("/alpha/graders/{action}", include_in_schema=False)
+def alpha_graders(action: Literal["run", "validate"], _who: Who) -> dict[str, Any]:
+    """Not supported: graders are part of evals here. Always answers 400."""
+    raise FineTuningUnsupported(f"Graders cannot be used by themselves ({action}); create an eval at /v1/evals.")
 
 
 def _wanted(body: CreateJob) -> handlers.NewTrainingJob:
-    given = body.hyperparameters or Hyperparameters()
-    if body.method is not None:
-        if body.method.type != "supervised":
-            raise FineTuningMethodUnsupported(
-                f"The method {body.method.type!r} is not available; use supervised.", param="method.type"
-            )
-        given = body.method.supervised.hyperparameters
+    if body.integrations:
+        kind = body.integrations[0].get("type")
+        raise FineTuningUnsupported(
+            f"The integration {kind!r} is not supported: metrics are in the job's events and its result file.",
+            param="integrations",
+        )
     dataset, training_file = body.dataset, body.training_file
     if training_file is not None and training_file.startswith("ds_"):
         dataset, training_file = dataset or training_file, None
     if (dataset is None) == (training_file is None):
         raise InvalidInput("Give a training_file or a dataset, one of the two.", param="training_file")
-    recipe = with_hyperparameters(Recipe.wanted(body.recipe), given.model_dump())
+    recipe, auto = planned(_recipe(body), _hyperparameters(body))
     return handlers.NewTrainingJob(
         model=body.model,
         dataset_id=dataset,
         training_file=training_file,
         validation_file=body.validation_file,
         recipe=recipe if body.seed is None else recipe.model_copy(update={"seed": body.seed}),
+        auto=auto,
         suffix=body.suffix,
-        metadata=body.metadata or {},
+        metadata=body.metadata,
         prompt=body.prompt,
         max_passage_tokens=body.max_passage_tokens,
         init_adapter=body.init_adapter,
     )
 
 
-def _steer(wish: Any, job_id: str, who: Caller, parts: Wiring) -> dict[str, Any]:
+def _recipe(body: CreateJob) -> Recipe:
+    """The recipe with the method as its objective; what the client set in it stays known as set."""
+    recipe = Recipe.wanted(body.recipe)
+    if body.method is None:
+        return recipe
+    if body.method.type == "reinforcement":
+        raise FineTuningMethodUnsupported(
+            "The method 'reinforcement' is not supported; use supervised or dpo.", param="method.type"
+        )
+    if "objective" in recipe.model_fields_set and recipe.objective != body.method.type:
+        raise HyperparametersConflict(
+            f"The recipe's objective is {recipe.objective}, the method's type {body.method.type}.", param="method.type"
+        )
+    return recipe.model_copy(update={"objective": body.method.type})
+
+
+def _hyperparameters(body: CreateJob) -> dict[str, Any]:
+    """The method's hyperparameters and the deprecated ones beside them, which may not say something else."""
+    method = body.method
+    for other in ("supervised", "dpo", "reinforcement"):
+        if method is not None and other != method.type and getattr(method, other) is not None:
+            raise InvalidInput(f"`{other}` does not belong to the method {method.type!r}.", param=f"method.{other}")
+    chosen = getattr(method, method.type) if method is not None else None
+    given = _stated(chosen.hyperparameters if chosen is not None else None)
+    old = _stated(body.hyperparameters)
+    for name, value in old.items():
+        if given.get(name, value) != value:
+            raise HyperparametersConflict(
+                f"`hyperparameters` and `method` give {name} two values; leave the deprecated one out.",
+                param=f"hyperparameters.{name}",
+            )
+    return old | given
+
+
+def _stated(hyperparameters: Hyperparameters | None) -> dict[str, Any]:
+    return hyperparameters.model_dump(exclude_none=True) if hyperparameters is not None else {}
+
+
+def _steer(steer: Callable[[Session], None], job_id: str, who: Caller, parts: Wiring) -> dict[str, Any]:
     with parts.database.transaction(who.project_id) as session:
-        repository.get_job(session, job_id)
-        wish(session, job_id)
+        steer(session)
+        session.flush()
         return job_object(*repository.get_job(session, job_id), who)
 
 
@@ -188,6 +191,6 @@ def _event_number(after: str | None) -> int | None:
     if after is None:
         return None
     number = after.removeprefix("ftevent-")
-    if not number.isdigit():
+    if not (number.isascii() and number.isdigit() and len(number) < 19):
         raise InvalidInput(f"{after!r} is not the id of an event.", param="after")
     return int(number)

@@ -12,11 +12,24 @@ class TrainingSettings(Settings):
     """UPLIFT_TRAINING_GRACE_SECONDS is how long a child may take to write its checkpoint when asked to stop."""
 
     training_grace_seconds: float = 60.0
+    adapter_most_bytes: int = 1 << 30
+    """The largest weights file of an uploaded adapter."""
+    adapter_most_rank: int = 256
+    """The highest rank of an uploaded adapter: the engine keeps every rank of every loaded adapter side by side."""
+    adapter_check_seconds: float = 600.0
+    """How long loading an uploaded adapter for its first pass may take."""
+    max_line_bytes: int = 4 * 2**20
+    """The longest line of an uploaded training file; the data service's limit of the same name."""
 
     @property
     def training_dir(self) -> Path:
         """Working folders of running jobs."""
         return self.home / "work" / "training"
+
+    @property
+    def imports_dir(self) -> Path:
+        """Working folders of adapters being checked."""
+        return self.home / "work" / "adapters"
 
 
 def child_environment() -> dict[str, str]:

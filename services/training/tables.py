@@ -28,6 +28,14 @@ class TrainingJob(TenantRow, Base):
     prompt: Mapped[dict[str, Any]]
     max_passage_tokens: Mapped[int | None]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
+    auto: Mapped[list[Any]] = mapped_column(server_default="[]")
+    """Names of the hyperparameters that wait for the data; empty once the recipe has their numbers."""
+    validated_at: Mapped[datetime | None] = mapped_column(_MOMENT)
+    """When the data was found good and training began for the first time."""
+    resume_step: Mapped[int | None]
+    resume_blob_key: Mapped[str | None]
+    """What an interrupted run goes on from, as of `resume_step`; gone when the job ends."""
+    result_files: Mapped[list[Any]] = mapped_column(server_default="[]")
     fine_tuned_model: Mapped[str | None]
     trained_tokens: Mapped[int | None] = mapped_column(sa.BigInteger)
     created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
@@ -52,7 +60,7 @@ class AdapterRow(TenantRow, Base):
 
 
 class CheckpointRow(TenantRow, Base):
-    """A moment that a run can go on from; only the newest keeps its blob."""
+    """The weights of one step as a model of their own; a job keeps the last three. `blob_key` is as an adapter's."""
 
     __tablename__ = "checkpoints"
 
@@ -60,5 +68,7 @@ class CheckpointRow(TenantRow, Base):
     job_id: Mapped[str]
     step: Mapped[int]
     metrics: Mapped[dict[str, Any]]
-    blob_key: Mapped[str | None]
+    model_id: Mapped[str]
+    base_model: Mapped[str]
+    blob_key: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())

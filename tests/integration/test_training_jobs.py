@@ -153,8 +153,9 @@ def test_trains_a_dataset_into_an_adapter_that_peft_loads(
     assert [entry["step"] for entry in metrics] == [6, 5, 4, 3, 2, 1]
     assert metrics[0]["valid_loss"] > 0
     saved = client.get(f"/v1/fine_tuning/jobs/{job['id']}/checkpoints").json()["data"]
-    assert [checkpoint["step_number"] for checkpoint in saved] == [4, 2]
-    assert saved[0]["metrics"]["train_loss"] == metrics[2]["train_loss"]
+    assert [checkpoint["step_number"] for checkpoint in saved] == [6, 4, 2]
+    assert saved[1]["metrics"]["train_loss"] == metrics[2]["train_loss"]
+    assert saved[1]["fine_tuned_model_checkpoint"] == f"{done['fine_tuned_model']}:ckpt-step-4"
 
     with training_wiring.database.transaction(project_id) as session:
         key = session.execute(sa.text("SELECT blob_key FROM adapters")).scalar_one()
@@ -206,9 +207,11 @@ def test_trains_an_uploaded_chat_file_through_openais_fields(
         validation_file=add_file(training_wiring, project_id, chats(3)),
         method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": "auto"}}},
     )
-    assert job["hyperparameters"] == {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 1.0}
+    assert job["hyperparameters"] == {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": "auto"}
     assert runner.run(project_id, job["id"]) == "succeeded"
-    tuned = show(client, job["id"])["fine_tuned_model"]
+    done = show(client, job["id"])
+    assert done["hyperparameters"] == {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 0.5}
+    tuned = done["fine_tuned_model"]
     again = create(client, model=tuned, training_file=job["training_file"])
     assert again["model"] == "tiny"
     assert again["init_adapter"].startswith("ad_")
@@ -222,7 +225,8 @@ def test_names_the_bad_line_of_a_training_file(
     assert runner.run(project_id, job["id"]) == "failed"
     error = show(client, job["id"])["error"]
     assert error["code"] == "invalid_training_file"
-    assert "Line 5 of chats.jsonl" in error["message"]
+    assert "training_file (chats.jsonl), line 5:" in error["message"]
+    assert error["param"] == "training_file"
     assert not (home / "work" / "training" / job["id"]).exists()
 
 
@@ -234,7 +238,7 @@ def test_names_the_bad_line_of_a_training_file(
         ({}, "invalid_input", "training_file"),
         ({"dataset": "ds_x", "model": "../../etc"}, "model_not_found", "model"),
         ({"dataset": "ds_x", "recipe": {"lr": 1}}, "invalid_recipe", "recipe.lr"),
-        ({"dataset": "ds_x", "method": {"type": "dpo"}}, "unsupported_method", "method.type"),
+        ({"dataset": "ds_x", "method": {"type": "reinforcement"}}, "unsupported_method", "method.type"),
         ({"dataset": "ds_x", "suffix": "a b"}, "invalid_input", "suffix"),
         ({"dataset": "ds_x", "colour": "red"}, "invalid_input", "colour"),
     ],
@@ -321,14 +325,15 @@ def test_pauses_with_a_checkpoint_resumes_from_it_and_cancels(
     assert client.post(f"{base}/pause").status_code == 200
     assert running.wait() == "handed over"
     assert show(client, job_id)["status"] == "paused"
-    (saved,) = client.get(f"{base}/checkpoints").json()["data"]
+    with database.transaction(project_id) as session:
+        saved = session.execute(sa.text("SELECT resume_step FROM training_jobs WHERE id = :i"), {"i": job_id}).scalar()
 
     (home / "work" / "training" / job_id).rename(home / "elsewhere")  # resumed by a worker on another machine
     assert client.post(f"{base}/resume").json()["status"] == "queued"
     running = Background(runner, project_id, job_id)
-    wait_until(lambda: max(steps(client, job_id)) > saved["step_number"] + 2, seconds=60)
+    wait_until(lambda: max(steps(client, job_id)) > saved + 2, seconds=60)
     events = client.get(f"{base}/events", params={"limit": 100}).json()["data"]
-    assert any(event["message"].startswith(f"Resumed at step {saved['step_number']}:") for event in events)
+    assert any(event["message"] == f"Fine-tuning job resumed at step {saved}" for event in events)
 
     began = now()
     client.post(f"{base}/cancel")

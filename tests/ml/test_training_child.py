@@ -39,6 +39,7 @@ def write_order(folder: Path, model_dir: Path, recipe: Recipe, rows: list[tuple[
         train_file=write_rows(folder / "train.jsonl", rows),
         validation_file=write_rows(folder / "validation.jsonl", rows[:4]),
         recipe=recipe,
+        state_dir=folder / "states",
         checkpoint_dir=folder / "checkpoints",
         output_dir=folder / "output",
         home=folder / "home",

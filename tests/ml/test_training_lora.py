@@ -8,12 +8,13 @@ from peft import PeftModel
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from services.training.errors import AdapterMismatch, NoTrainingExamples
+from services.training.errors import AdapterMismatch, InvalidTrainingFile, NoTrainingExamples
 from services.training.lora.adapter import attach, load_weights, save_for_peft, shape_of
 from services.training.lora.base_model import BaseModel, prepare
 from services.training.lora.examples import Row, tokenize
-from services.training.lora.packing import TokenExample, pack, split_batch
-from services.training.lora.scoring import score_pack, score_set
+from services.training.lora.objectives import Supervised, flat, score_set
+from services.training.lora.packing import Pack, TokenExample, pack, split_batch
+from services.training.lora.scoring import score_pack
 from services.training.recipe import Recipe
 from tests.factories.tiny_model import make_tiny_model
 
@@ -49,6 +50,10 @@ def shaken(model: BaseModel, recipe: Recipe):
     return adapter
 
 
+def loss_of(model: BaseModel, packed: Pack) -> torch.Tensor:
+    return score_pack(model, packed).losses.sum()
+
+
 def alone(model: torch.nn.Module, example: TokenExample) -> torch.Tensor:
     """Summed loss of one example's completion, by the library's own forward pass."""
     ids = torch.tensor([example.prompt + example.completion])
@@ -59,8 +64,8 @@ def alone(model: torch.nn.Module, example: TokenExample) -> torch.Tensor:
 def test_a_pack_has_the_loss_of_its_examples_alone(folder: Path) -> None:
     model = ours(folder)
     examples, _ = tokenize(model.tokenizer, rows(), 200)
-    packed, _ = score_pack(model, pack(examples))
-    separate = sum(alone(plain(folder), example) for example in examples)
+    packed = loss_of(model, pack(flat(examples)))
+    separate = sum(alone(plain(folder), example) for (example,) in examples)
     assert packed.item() == pytest.approx(separate.item(), rel=1e-5)
 
 
@@ -68,8 +73,8 @@ def test_a_pack_has_the_loss_of_its_examples_alone(folder: Path) -> None:
 def test_the_size_of_packs_changes_nothing(folder: Path, limit: int) -> None:
     model = ours(folder)
     examples, _ = tokenize(model.tokenizer, rows(), 200)
-    whole = score_set(model, examples, 10_000)
-    cut = score_set(model, examples, limit)
+    whole = score_set(model, Supervised(model), examples, 10_000)
+    cut = score_set(model, Supervised(model), examples, limit)
     assert cut.mean_loss == pytest.approx(whole.mean_loss, rel=1e-6)
     assert (cut.correct, cut.labels) == (whole.correct, whole.labels)
 
@@ -81,10 +86,10 @@ def test_gradients_equal_those_of_peft(folder: Path, tmp_path: Path) -> None:
     save_for_peft(tmp_path, adapter, adapter.tensors(), "tiny")
     model.whole.train()
     for group in split_batch(examples, 60):
-        score_pack(model, pack(group))[0].backward()
+        loss_of(model, pack(flat(group))).backward()
     peft = PeftModel.from_pretrained(plain(folder), tmp_path, is_trainable=True)
     peft.eval()
-    sum(alone(peft, example) for example in examples).backward()
+    sum(alone(peft, example) for (example,) in examples).backward()
     theirs = {name.replace(".default", ""): p.grad for name, p in peft.named_parameters() if p.requires_grad}
     own = {name: p.grad for name, p in adapter.named_parameters()}
     assert own.keys() == theirs.keys()
@@ -94,8 +99,9 @@ def test_gradients_equal_those_of_peft(folder: Path, tmp_path: Path) -> None:
 
 def test_bfloat16_stays_close_to_float32(folder: Path) -> None:
     examples, _ = tokenize(AutoTokenizer.from_pretrained(folder), rows(), 200)
-    wide = score_set(ours(folder), examples, 512)
-    narrow = score_set(ours(folder, torch.bfloat16), examples, 512)
+    wide, narrow = (
+        score_set(model, Supervised(model), examples, 512) for model in (ours(folder), ours(folder, torch.bfloat16))
+    )
     assert narrow.mean_loss == pytest.approx(wide.mean_loss, rel=0.02)
 
 
@@ -103,16 +109,16 @@ def test_dropout_acts_in_training_only_and_has_the_right_gradient(folder: Path) 
     model = ours(folder)
     examples, _ = tokenize(model.tokenizer, rows(), 200)
     adapter = shaken(model, Recipe(rank=4, dropout=0.5))
-    packed = pack(examples)
+    packed = pack(flat(examples))
     model.whole.eval()
-    assert score_pack(model, packed)[0].item() == score_pack(model, packed)[0].item()
+    assert loss_of(model, packed).item() == loss_of(model, packed).item()
     model.whole.train()
 
     def loss() -> torch.Tensor:
         torch.manual_seed(5)
-        return score_pack(model, packed)[0]
+        return loss_of(model, packed)
 
-    assert loss().item() != score_pack(model, packed)[0].item()
+    assert loss().item() != loss_of(model, packed).item()
     parameter = adapter.layers["model.layers.0.mlp.up_proj"].lora_a
     loss().backward()
     direction = parameter.grad / parameter.grad.norm()
@@ -164,7 +170,7 @@ def test_targets_choose_layers_by_name(folder: Path) -> None:
 
 def test_a_completion_is_the_answer_and_the_end_of_turn(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    (example,), _ = tokenize(tokenizer, [Row(({"role": "user", "content": "q"},), "yes")], 100)
+    ((example,),), _ = tokenize(tokenizer, [Row(({"role": "user", "content": "q"},), "yes")], 100)
     assert tokenizer.convert_ids_to_tokens(list(example.completion)) == ["y", "e", "s", "</s>"]
     serving = tokenizer.apply_chat_template(
         [{"role": "user", "content": "q"}], add_generation_prompt=True, tokenize=True, return_dict=False
@@ -174,9 +180,44 @@ def test_a_completion_is_the_answer_and_the_end_of_turn(folder: Path) -> None:
 
 def test_leaves_out_what_is_too_long_and_never_cuts(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    lengths = sorted(len(example) for example in tokenize(tokenizer, rows(), 10_000)[0])
+    lengths = sorted(len(example) for (example,) in tokenize(tokenizer, rows(), 10_000)[0])
     kept, left_out = tokenize(tokenizer, rows(), lengths[-2])
-    assert sorted(len(example) for example in kept) == lengths[:-1]
+    assert sorted(len(example) for (example,) in kept) == lengths[:-1]
     assert left_out == 1
     with pytest.raises(NoTrainingExamples, match="max_length 8"):
         tokenize(tokenizer, rows(), 8)
+
+
+def conversation() -> Row:
+    turns = [("user", "one?"), ("assistant", "1"), ("user", "two?"), ("assistant", "2"), ("user", "three?")]
+    messages = tuple({"role": role, "content": content} for role, content in turns)
+    return Row(messages, "3", also_learned=(1,), line=4)
+
+
+def test_every_learned_turn_has_a_completion_and_the_conversation_is_counted_once(folder: Path) -> None:
+    model = ours(folder)
+    ((first, last),), _ = tokenize(model.tokenizer, [conversation()], 200)
+    spoken = [model.tokenizer.convert_ids_to_tokens(list(turn.completion)) for turn in (first, last)]
+    assert spoken == [["1", "</s>"], ["3", "</s>"]], "the turn of weight 0 is read and not learned"
+    assert last.prompt[: len(first.prompt) + 2] == first.prompt + first.completion
+    text = "user:one? assistant:1 user:two? assistant:2 user:three? assistant:3"
+    turns = text.split(" ")
+    assert Supervised(model).tokens((first, last)) == sum(map(len, turns)) + 2 * len(turns) + len(turns) - 1
+    packed = pack([first, last])
+    assert packed.label_count == 4
+    assert (packed.input_ids != 0).sum() == len(last.tokens), "the shared turns are computed once"
+
+
+def test_a_conversation_has_the_loss_of_its_turns_alone(folder: Path) -> None:
+    model = ours(folder)
+    groups, _ = tokenize(model.tokenizer, [conversation(), rows()[0]], 200)
+    total, tally = Supervised(model).loss(groups)
+    assert total.item() == pytest.approx(sum(alone(plain(folder), one).item() for one in flat(groups)), rel=1e-5)
+    assert tally.weight == Supervised(model).weight(groups) == tally.labels
+
+
+def test_names_the_line_that_the_chat_template_refuses(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{{ raise_exception('system messages are not known') }}"
+    with pytest.raises(InvalidTrainingFile, match=r"line 4: .*system messages are not known"):
+        tokenize(tokenizer, [conversation()], 200)

@@ -12,12 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.training.errors import NonFiniteLoss
-from services.training.lora import checkpoints
+from services.training.lora import states, whole_folders
 from services.training.lora.adapter import attach
 from services.training.lora.base_model import prepare
 from services.training.lora.examples import Row, tokenize
 from services.training.lora.loop import StoppedEarly, Training
-from services.training.order import CheckpointSaved, Finished, Stepped
+from services.training.lora.objectives import Supervised, score_set
+from services.training.order import CheckpointSaved, Finished, StateSaved, Stepped
 from services.training.recipe import Recipe
 from tests.factories.tiny_model import make_tiny_model
 
@@ -44,11 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Runs:
     """Starts runs over the same model and data; `steps` collects what was said, first word per step."""
 
-    def __init__(self, folder: Path, checkpoint_dir: Path) -> None:
+    def __init__(self, folder: Path, work: Path) -> None:
         self.folder = folder
-        self.checkpoint_dir = checkpoint_dir
+        self.state_dir = work / "states"
+        self.checkpoint_dir = work / "checkpoints"
         self.steps: dict[int, Stepped] = {}
         self.saved: list[int] = []
+        self.kept: dict[int, CheckpointSaved] = {}
 
     def start(
         self,
@@ -62,19 +65,24 @@ class Runs:
         model = prepare(whole, AutoTokenizer.from_pretrained(self.folder))
         examples, _ = tokenize(model.tokenizer, ROWS, 100)
 
-        def hear(event: Stepped | CheckpointSaved) -> None:
+        def hear(event: Stepped | StateSaved | CheckpointSaved) -> None:
             if isinstance(event, Stepped):
                 self.steps.setdefault(event.step, event)
-            else:
+            elif isinstance(event, StateSaved):
                 self.saved.append(event.step)
+            else:
+                self.kept.setdefault(event.step, event)
             on_event(event)
 
         training = Training(
             model=model,
             adapter=attach(model.whole, recipe),
+            objective=Supervised(model),
             recipe=recipe,
             train=examples[:12],
             validation=examples[12:],
+            base_model="tiny",
+            state_dir=self.state_dir,
             checkpoint_dir=self.checkpoint_dir,
             data_sha256=data,
             emit=hear,
@@ -97,7 +105,7 @@ def unbroken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ru
 
 @pytest.fixture
 def runs(folder: Path, tmp_path: Path) -> Runs:
-    return Runs(folder, tmp_path / "checkpoints")
+    return Runs(folder, tmp_path / "work")
 
 
 def same_as(unbroken: tuple[Runs, Training, Finished], runs: Runs, training: Training, finished: Finished) -> None:
@@ -145,23 +153,24 @@ def test_killed_after_any_step_it_goes_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.parametrize("write", range(8))
-def test_killed_inside_a_checkpoint_it_goes_on_from_the_one_before(
+def test_killed_inside_a_save_it_goes_on_from_the_state_before(
     unbroken: tuple[Runs, Training, Finished], runs: Runs, write: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second checkpoint dies at its `write`-th flush: after some file, the manifest, or the folder."""
+    """The second state dies at its `write`-th flush: after some file, the manifest, or the folder."""
     flushes = 0
-    flush = checkpoints._flush
+    flush = whole_folders._flush
 
     def dying_flush(path: Path) -> None:
         nonlocal flushes
-        if "00000006" in str(path) or (runs.saved == [3] and path == runs.checkpoint_dir):
+        second = runs.state_dir in path.parents and "00000006" in str(path)
+        if second or (runs.saved == [3] and path == runs.state_dir):
             flushes += 1
             if flushes > write:
                 raise Killed
         flush(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "_flush", dying_flush)
+        patched.setattr(whole_folders, "_flush", dying_flush)
         with pytest.raises(Killed):
             runs.start().run()
     training = runs.start()
@@ -181,22 +190,76 @@ def test_stopped_when_asked_it_saves_first_and_loses_no_step(
     same_as(unbroken, runs, resumed, resumed.run())
 
 
-def test_passes_over_a_checkpoint_with_any_byte_changed(runs: Runs) -> None:
+@pytest.mark.parametrize("recorded", [0, 2, 3])
+def test_says_again_what_the_dead_worker_had_not_recorded(
+    unbroken: tuple[Runs, Training, Finished], runs: Runs, recorded: int
+) -> None:
+    def kill(event: object) -> None:
+        if isinstance(event, StateSaved):
+            raise Killed
+
+    with pytest.raises(Killed):
+        runs.start(on_event=kill).run()
+    runs.steps = {step: runs.steps[step] for step in range(1, recorded + 1)}
+    runs.kept.clear()
+    training = runs.start()
+    assert training.progress.step == 3
+    training.say_again(recorded)
+    assert sorted(runs.steps) == [1, 2, 3]
+    assert runs.kept[2].metrics["valid_loss"] == unbroken[0].steps[2].valid_loss
+    same_as(unbroken, runs, training, training.run())
+
+
+def test_keeps_a_model_at_every_validation_and_the_last_three_of_them(
+    unbroken: tuple[Runs, Training, Finished],
+) -> None:
+    runs, _, _ = unbroken
+    assert list(runs.kept) == [2, 4, 6, 8, 10, 12]
+    assert sorted(folder.name for folder in runs.checkpoint_dir.iterdir()) == [
+        "step-00000008",
+        "step-00000010",
+        "step-00000012",
+    ]
+    for step, kept in runs.kept.items():
+        assert None not in kept.metrics.values()
+        assert kept.metrics["train_loss"] == runs.steps[step].train_loss
+        assert kept.metrics["step"] == step
+
+
+def test_keeps_a_model_of_a_run_of_one_step_without_validation(runs: Runs) -> None:
+    training = runs.start(RECIPE.model_copy(update={"max_steps": 1}))
+    training.validation, training.sample = [], []
+    training.run()
+    assert list(runs.kept) == [1]
+    assert runs.kept[1].metrics["valid_loss"] is None
+
+
+def test_measures_all_validation_examples_at_the_end(runs: Runs) -> None:
+    training = runs.start(RECIPE.model_copy(update={"max_validation_examples": 2}))
+    training.run()
+    *earlier, last = (step for step in runs.steps.values() if step.valid_loss is not None)
+    assert [step.full_valid_loss for step in earlier] == [None] * len(earlier)
+    assert last.full_valid_loss not in (None, last.valid_loss)
+    tally = score_set(training.model, training.objective, training.validation, 512)
+    assert last.full_valid_loss == pytest.approx(tally.mean_loss, rel=1e-6)
+
+
+def test_passes_over_a_state_with_any_byte_changed(runs: Runs) -> None:
     runs.start(RECIPE.model_copy(update={"max_steps": 7})).run()
-    newest, before = sorted(runs.checkpoint_dir.glob("step-*"), reverse=True)
+    newest, before = sorted(runs.state_dir.glob("step-*"), reverse=True)
     for path in [p for p in newest.iterdir() if p.name != "manifest.json"]:
         content = path.read_bytes()
         for damaged in (content[:-1], content[:9] + bytes([content[9] ^ 1]) + content[10:]):
             path.write_bytes(damaged)
-            assert not checkpoints.verifies(newest)
+            assert not whole_folders.verifies(newest)
         path.unlink()
-        assert not checkpoints.verifies(newest)
+        assert not whole_folders.verifies(newest)
         path.write_bytes(content)
-    assert checkpoints.verifies(newest)
+    assert whole_folders.verifies(newest)
     (newest / "manifest.json").write_text("{")
-    found = checkpoints.load_newest(runs.checkpoint_dir)
+    found = states.load_newest(runs.state_dir)
     assert found is not None
-    assert found.state["progress"]["step"] == int(before.name.removeprefix("step-"))
+    assert found.values["progress"]["step"] == int(before.name.removeprefix("step-"))
 
 
 def test_resumes_nothing_of_another_recipe_or_other_data(runs: Runs) -> None:
@@ -206,14 +269,14 @@ def test_resumes_nothing_of_another_recipe_or_other_data(runs: Runs) -> None:
     assert runs.start(RECIPE.model_copy(update={"max_steps": 7, "alpha": 1.0})).progress.step == 0
 
 
-def test_checkpoints_hold_tensors_and_json_only(runs: Runs) -> None:
+def test_states_hold_tensors_and_json_only(runs: Runs) -> None:
     runs.start(RECIPE.model_copy(update={"max_steps": 4})).run()
-    (folder,) = runs.checkpoint_dir.iterdir()
+    (folder,) = runs.state_dir.iterdir()
     assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
     assert json.loads((folder / "state.json").read_text())["progress"]["step"] == 3
 
 
-def test_stops_at_a_loss_that_is_not_finite_and_keeps_the_checkpoint(runs: Runs) -> None:
+def test_stops_at_a_loss_that_is_not_finite_and_keeps_the_state(runs: Runs) -> None:
     training = runs.start()
 
     def poison(event: object) -> None:
@@ -250,6 +313,6 @@ def test_the_effective_batch_is_the_same_however_it_is_cut(
     runs.start(dry).run()
     whole = runs.losses()
     runs.steps.clear()
-    shutil.rmtree(runs.checkpoint_dir)
+    shutil.rmtree(runs.state_dir)
     runs.start(dry.model_copy(update={"micro_batch_tokens": 20})).run()
     assert [loss for loss, _ in runs.losses()] == pytest.approx([loss for loss, _ in whole], abs=1e-4)

@@ -13,16 +13,29 @@ import torch
 from torch import Tensor
 
 from services.training.errors import NonFiniteLoss
-from services.training.lora import checkpoints
-from services.training.lora.adapter import Adapter
+from services.training.lora import states, whole_folders
+from services.training.lora.adapter import Adapter, save_for_peft
 from services.training.lora.base_model import BaseModel
-from services.training.lora.packing import TokenExample, pack, split_batch
+from services.training.lora.objectives import Objective, score_set
+from services.training.lora.packing import Group, split_batch
 from services.training.lora.plan import Plan
-from services.training.lora.scoring import Tally, score_pack, score_set
-from services.training.order import CheckpointSaved, Finished, Stepped
+from services.training.lora.scoring import Tally
+from services.training.order import CheckpointSaved, Finished, StateSaved, Stepped
+from services.training.pace import Pace
 from services.training.recipe import Recipe
 
 _REMEDY = "The last checkpoint is kept. Lower the learning rate or lengthen the warm-up, and look at its examples."
+_KEPT_CHECKPOINTS = 3
+"""As many as stay usable when the job is done: the worker may be so far behind."""
+_CHECKPOINT_METRICS = (
+    "step",
+    "train_loss",
+    "train_mean_token_accuracy",
+    "valid_loss",
+    "valid_mean_token_accuracy",
+    "full_valid_loss",
+    "full_valid_mean_token_accuracy",
+)
 
 
 class Share(Protocol):
@@ -32,12 +45,12 @@ class Share(Protocol):
 
 
 class StoppedEarly(Exception):
-    """Somebody asked the run to stop; its checkpoint is written."""
+    """Somebody asked the run to stop; its state is written."""
 
 
 @dataclass
 class Progress:
-    """What a run knows of itself; with the tensors, all that a checkpoint holds."""
+    """What a run knows of itself; with the tensors, all that a state holds."""
 
     step: int = 0
     best_step: int = 0
@@ -56,39 +69,54 @@ class Training:
 
     model: BaseModel
     adapter: Adapter
+    objective: Objective
     recipe: Recipe
-    train: list[TokenExample]
-    validation: list[TokenExample]
+    train: list[Group]
+    validation: list[Group]
+    base_model: str
+    state_dir: Path
     checkpoint_dir: Path
     data_sha256: str
-    emit: Callable[[Stepped | CheckpointSaved], None]
+    emit: Callable[[Stepped | StateSaved | CheckpointSaved], None]
     should_stop: Callable[[], bool]
     share: Share
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Every step so far as it was said, so that what a dying worker had not yet recorded can be said again."""
 
     def __post_init__(self) -> None:
         self.plan = Plan(self.recipe, len(self.train))
-        self.validation = evenly(self.validation, self.recipe.max_validation_examples)
+        self.sample = evenly(self.validation, self.recipe.max_validation_examples)
         self.parameters = dict(self.adapter.named_parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=0.0, weight_decay=self.recipe.weight_decay, fused=True
         )
+        self.pace = Pace(validation_tokens=sum(self.objective.tokens(group) for group in self.sample))
 
     def resume(self) -> int:
-        """Go back to the newest whole checkpoint of this recipe and data, if there is one; answers its step."""
-        found = checkpoints.load_newest(self.checkpoint_dir)
-        if found is None or found.state["identity"] != self._identity():
+        """Go back to the newest whole state of this recipe and data, if there is one; answers its step."""
+        found = states.load_newest(self.state_dir)
+        if found is None or found.values["identity"] != self._identity():
             return 0
         self.adapter.load(found.tensors["adapter"])
         self.best = found.tensors.get("best", {})
-        self._load_moments(found.tensors["optimizer"], found.state["progress"]["step"])
+        self._load_moments(found.tensors["optimizer"], found.values["progress"]["step"])
         torch.set_rng_state(found.tensors["random"]["cpu"])
-        self.progress = Progress(**found.state["progress"])
+        self.progress = Progress(**found.values["progress"])
+        self.history = found.values["history"]
         return self.progress.step
 
+    def say_again(self, recorded_step: int) -> None:
+        """Emit the steps that came after `recorded_step`, and every checkpoint that still lies here."""
+        for step in self.history[recorded_step:]:
+            self.emit(Stepped.model_validate(step))
+        for folder in reversed(whole_folders.newest_first(self.checkpoint_dir)):
+            if whole_folders.step_of(folder) <= self.progress.step and whole_folders.verifies(folder):
+                self._say_checkpoint(folder)
+
     def run(self) -> Finished:
-        """Train to the end and leave the best weights in `best`; StoppedEarly after a checkpoint when asked to."""
+        """Train to the end and leave the best weights in `best`; StoppedEarly after saving when asked to."""
         self.model.whole.train()
         while self.progress.step < self.plan.total_steps and not self.progress.stopped_early:
             if self.should_stop():
@@ -110,7 +138,7 @@ class Training:
         )
 
     def save(self) -> None:
-        """Write a checkpoint of this moment and say so."""
+        """Write the state of this moment and say so."""
         moments = {
             f"{name}.{moment}": self.optimizer.state[parameter][moment]
             for name, parameter in self.parameters.items()
@@ -120,16 +148,17 @@ class Training:
         groups = {"adapter": self.adapter.tensors(), "optimizer": moments, "random": {"cpu": torch.get_rng_state()}}
         if self.best:
             groups["best"] = self.best
-        state = {"identity": self._identity(), "progress": asdict(self.progress)}
+        values = {"identity": self._identity(), "progress": asdict(self.progress), "history": self.history}
         kept = {name: group for name, group in groups.items() if group}
-        folder = checkpoints.save(self.checkpoint_dir, self.progress.step, checkpoints.Checkpoint(kept, state))
-        self.emit(CheckpointSaved(step=self.progress.step, folder=folder))
+        folder = states.save(self.state_dir, self.progress.step, states.State(kept, values))
+        self.emit(StateSaved(step=self.progress.step, folder=folder))
 
     def _step(self, step: int) -> int:
+        """One optimiser step, with the validation and the checkpoint that follow it."""
         began = time.perf_counter()
         torch.set_num_threads(self.share.threads())
         batch = [self.train[index] for index in self.plan.batch(step)]
-        tally, computed = self._gradients(batch, step)
+        tally = self._gradients(batch, step)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm))
         if not (math.isfinite(tally.loss) and math.isfinite(norm)):
             raise NonFiniteLoss(
@@ -139,14 +168,16 @@ class Training:
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        tokens = sum(len(example) for example in batch)
+        tokens = sum(self.objective.tokens(group) for group in batch)
         progress = self.progress
         progress.step, progress.train_loss = step, tally.mean_loss
         progress.trained_tokens += tokens
         seconds = time.perf_counter() - began
-        validated = self._validate(step) if self.plan.validates_after(step) else None
+        self.pace.step_took(seconds, tokens)
+        validates = self.plan.validates_after(step)
+        validated, full = self._validate(step) if validates else (None, None)
         progress.seconds += time.perf_counter() - began
-        self.emit(
+        self._say_step(
             Stepped(
                 step=step,
                 total_steps=self.plan.total_steps,
@@ -156,36 +187,44 @@ class Training:
                 learning_rate=rate,
                 gradient_norm=norm,
                 tokens=tokens,
-                computed_tokens=computed,
+                computed_tokens=tally.computed,
                 seconds=seconds,
                 memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 valid_loss=validated and validated.mean_loss,
                 valid_mean_token_accuracy=validated and validated.accuracy,
+                full_valid_loss=full and full.mean_loss,
+                full_valid_mean_token_accuracy=full and full.accuracy,
+                train_reward_accuracy=tally.reward_accuracy,
+                train_reward_margin=tally.reward_margin,
+                valid_reward_accuracy=validated and validated.reward_accuracy,
+                valid_reward_margin=validated and validated.reward_margin,
+                seconds_left=self.pace.seconds_left(
+                    self.plan.total_steps - step, self.plan.validations_after(step) if self.sample else 0
+                ),
             )
         )
+        if validates:
+            self._keep_checkpoint(step)
+            self.pace.validation_took(time.perf_counter() - began - seconds)
         return step
 
-    def _gradients(self, batch: list[TokenExample], step: int) -> tuple[Tally, int]:
-        """Accumulate the gradient of the mean loss over all completion tokens of the effective batch."""
-        tally, computed = Tally(), 0
-        labels = sum(len(example.completion) for example in batch)
-        for group in split_batch(batch, self.recipe.micro_batch_tokens):
-            packed = pack(group)
-            loss, correct = score_pack(self.model, packed)
-            (loss / labels).backward()
-            tally.add(loss.detach(), correct, packed.label_count)
-            computed += len(packed.input_ids)
+    def _gradients(self, batch: list[Group], step: int) -> Tally:
+        """Accumulate the gradient of the effective batch's mean loss."""
+        tally, weight = Tally(), self.objective.weight(batch)
+        for groups in split_batch(batch, self.recipe.micro_batch_tokens):
+            loss, part = self.objective.loss(groups)
+            (loss / weight).backward()
+            tally.add(part)
             if not math.isfinite(tally.loss):
                 raise NonFiniteLoss(f"The loss is {tally.loss} at step {step}. {_REMEDY}")
-        return tally, computed
+        return tally
 
-    def _validate(self, step: int) -> Tally | None:
-        if not self.validation:
+    def _validate(self, step: int) -> tuple[Tally | None, Tally | None]:
+        """The sample's sums and, at the end or where the sample is all there is, those of all validation examples."""
+        if not self.sample:
             self.progress.best_step = step
-            return None
-        tally = score_set(self.model, self.validation, self.recipe.micro_batch_tokens)
-        if not math.isfinite(tally.loss):
-            raise NonFiniteLoss(f"The validation loss is {tally.loss} after step {step}. {_REMEDY}")
+            return None, None
+        tally = self._score(self.sample, step)
         progress = self.progress
         if progress.best_loss is None or tally.mean_loss < progress.best_loss:
             progress.best_loss, progress.best_accuracy = tally.mean_loss, tally.accuracy
@@ -195,7 +234,31 @@ class Training:
             progress.passes_without_gain += 1
         patience = self.recipe.patience
         progress.stopped_early = patience is not None and progress.passes_without_gain >= patience
+        if len(self.sample) == len(self.validation):
+            return tally, tally
+        last = step == self.plan.total_steps or progress.stopped_early
+        return tally, self._score(self.validation, step) if last else None
+
+    def _score(self, groups: list[Group], step: int) -> Tally:
+        tally = score_set(self.model, self.objective, groups, self.recipe.micro_batch_tokens)
+        if not math.isfinite(tally.loss):
+            raise NonFiniteLoss(f"The validation loss is {tally.loss} after step {step}. {_REMEDY}")
         return tally
+
+    def _say_step(self, stepped: Stepped) -> None:
+        self.history.append(stepped.model_dump(mode="json", exclude={"event"}, exclude_none=True))
+        self.emit(stepped)
+
+    def _keep_checkpoint(self, step: int) -> None:
+        def fill(folder: Path) -> None:
+            save_for_peft(folder, self.adapter, self.adapter.tensors(), self.base_model)
+
+        self._say_checkpoint(whole_folders.write(self.checkpoint_dir, step, fill, keep=_KEPT_CHECKPOINTS))
+
+    def _say_checkpoint(self, folder: Path) -> None:
+        step = whole_folders.step_of(folder)
+        metrics = {name: self.history[step - 1].get(name) for name in _CHECKPOINT_METRICS}
+        self.emit(CheckpointSaved(step=step, folder=folder, metrics=metrics))
 
     def _load_moments(self, moments: dict[str, Tensor], step: int) -> None:
         for name, parameter in self.parameters.items():
@@ -208,11 +271,11 @@ class Training:
                 }
 
     def _identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to belong to this run."""
+        """What must be equal for a state to belong to this run."""
         return {"recipe": self.recipe.model_dump(mode="json"), "data_sha256": self.data_sha256}
 
 
-def evenly(examples: list[TokenExample], most: int) -> list[TokenExample]:
+def evenly(examples: list[Group], most: int) -> list[Group]:
     """At most so many examples, spread evenly over the list."""
     if len(examples) <= most:
         return examples

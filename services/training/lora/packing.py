@@ -33,6 +33,11 @@ class TokenExample:
         return len(self.prompt) + len(self.completion)
 
 
+Group = tuple[TokenExample, ...]
+"""Token examples that belong to one training example and are computed together: the learned turns of a conversation
+(each turn's tokens begin the next one's prompt), or a preference's two answers."""
+
+
 @dataclass(frozen=True)
 class Pack:
     """One forward pass: N trie nodes, M places for labels, padding at the end of both.
@@ -46,6 +51,7 @@ class Pack:
     sees: npt.NDArray[np.bool_]  # (N, N) row attends to column: itself and its ancestors in the trie
     label_nodes: npt.NDArray[np.int64]  # (M,) node whose next token is scored
     labels: npt.NDArray[np.int64]  # (M,) that next token, NO_LABEL in padding
+    owners: npt.NDArray[np.int64]  # (M,) which of the examples, in the order they were given, the label belongs to
     label_count: int
 
 
@@ -59,9 +65,10 @@ def pack(examples: Sequence[TokenExample]) -> Pack:
     rows: list[tuple[int, npt.NDArray[np.int64]]] = []  # (first new depth, the path's nodes)
     label_nodes: list[npt.NDArray[np.int64]] = []
     labels: list[int] = []
+    owners: list[int] = []
     last_tokens: tuple[int, ...] = ()
     path = np.empty(0, dtype=np.int64)
-    for example in sorted(examples, key=lambda e: e.tokens):
+    for owner, example in sorted(enumerate(examples), key=lambda numbered: numbered[1].tokens):
         tokens = example.tokens
         shared = shared_prefix(last_tokens, tokens)
         fresh = np.arange(len(ids), len(ids) + len(tokens) - shared, dtype=np.int64)
@@ -71,6 +78,7 @@ def pack(examples: Sequence[TokenExample]) -> Pack:
         rows.append((shared, path))
         label_nodes.append(path[len(example.prompt) - 1 :])
         labels.extend(example.completion)
+        owners.extend([owner] * len(example.completion))
         last_tokens = tokens
     size = _round_up(len(ids), NODE_MULTIPLE)
     sees = np.eye(size, dtype=np.bool_)  # padding sees itself, so that its softmax is not empty
@@ -84,26 +92,34 @@ def pack(examples: Sequence[TokenExample]) -> Pack:
         sees=sees,
         label_nodes=_padded(np.concatenate(label_nodes), places, 0),
         labels=_padded(labels, places, NO_LABEL),
+        owners=_padded(owners, places, 0),
         label_count=len(labels),
     )
 
 
-def split_batch(examples: Iterable[TokenExample], limit: int) -> list[list[TokenExample]]:
-    """Cut an effective batch into packs of at most `limit` trie nodes; an example longer than that goes alone."""
-    packs: list[list[TokenExample]] = []
+def split_batch(groups: Iterable[Group], limit: int) -> list[list[Group]]:
+    """Cut an effective batch into packs of at most `limit` trie nodes; a group larger than that goes alone."""
+    packs: list[list[Group]] = []
     size = 0
     last: tuple[int, ...] = ()
-    for example in sorted(examples, key=lambda e: e.tokens):
-        tokens = example.tokens
-        grown = size + len(tokens) - shared_prefix(last, tokens)
+    for group in sorted(groups, key=lambda g: g[0].tokens):
+        grown, within = _grown(size, last, group)
         if packs and grown <= limit:
-            packs[-1].append(example)
+            packs[-1].append(group)
             size = grown
         else:
-            packs.append([example])
-            size = len(tokens)
-        last = tokens
+            packs.append([group])
+            size, within = _grown(0, (), group)
+        last = within
     return packs
+
+
+def _grown(size: int, last: tuple[int, ...], group: Group) -> tuple[int, tuple[int, ...]]:
+    """Trie nodes with the group too (at most: only neighbours' prefixes are seen to be shared), and its last tokens."""
+    for tokens in sorted(example.tokens for example in group):
+        size += len(tokens) - shared_prefix(last, tokens)
+        last = tokens
+    return size, last
 
 
 def _round_up(length: int, multiple: int) -> int:

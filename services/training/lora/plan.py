@@ -47,9 +47,18 @@ class Plan:
             return peak
         return peak * (left if self.recipe.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
 
+    @property
+    def validates_every(self) -> int:
+        return max(1, round(self.steps_per_epoch / self.recipe.evals_per_epoch))
+
     def validates_after(self, step: int) -> bool:
-        every = max(1, round(self.steps_per_epoch / self.recipe.evals_per_epoch))
-        return step == self.total_steps or step % every == 0
+        """Whether validation follows; then the step's weights are also kept as a model of their own."""
+        return step == self.total_steps or step % self.validates_every == 0
+
+    def validations_after(self, step: int) -> int:
+        """How many validations are still to come after the step."""
+        regular = self.total_steps // self.validates_every - step // self.validates_every
+        return regular + int(self.total_steps % self.validates_every != 0 and step < self.total_steps)
 
     def saves_after(self, step: int) -> bool:
         return step % self.recipe.save_steps == 0 and step != self.total_steps

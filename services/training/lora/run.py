@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 import transformers
 
-from services.training.errors import DiskFull, OutOfMemory
+from services.training.errors import DiskFull, InvalidTrainingFile, NoTrainingExamples, OutOfMemory
 from services.training.lora.adapter import attach, load_weights, shape_of
 from services.training.lora.base_model import BaseModel, load_base
 from services.training.lora.examples import read_rows, tokenize
 from services.training.lora.loop import Share, StoppedEarly, Training
+from services.training.lora.objectives import Objective, Preference, Supervised
 from services.training.lora.output import write_adapter_folder
-from services.training.lora.packing import TokenExample
+from services.training.lora.packing import Group
+from services.training.lora.reference import cached_reference
 from services.training.order import HANDED_OVER, ChildEvent, Failed, Started, TrainingOrder
 from shared.compute import ComputeShare
 from shared.errors import UpliftError
@@ -38,7 +40,7 @@ def main(order_file: Path, parent: int | None = None) -> int:
     except StoppedEarly:
         return HANDED_OVER
     except UpliftError as error:
-        say(Failed(code=error.code, message=error.message))
+        say(Failed(code=error.code, message=error.message, param=error.param))
         return 1
     except (OSError, MemoryError, RuntimeError) as error:
         named = name_exhaustion(error)
@@ -64,22 +66,25 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal") -> None:
 
 
 def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSignal") -> Training:
-    """Tokenise, attach the adapter, resume, and announce the run."""
+    """Tokenise, attach the adapter, resume, announce the run, and say again what the worker has not recorded."""
     recipe = order.recipe
-    examples, left_out = tokenize(model.tokenizer, read_rows(order.train_file), recipe.max_length)
-    validation: list[TokenExample] = []
+    examples, left_out = tokens_of(model, order.train_file, recipe.max_length, "training_file")
+    validation: list[Group] = []
     left_out_too = 0
     if order.validation_file is not None:
-        validation, left_out_too = tokenize(model.tokenizer, read_rows(order.validation_file), recipe.max_length)
+        validation, left_out_too = tokens_of(model, order.validation_file, recipe.max_length, "validation_file")
     adapter = attach(model.whole, recipe)
     if order.init_adapter_dir is not None:
         adapter.load(load_weights(order.init_adapter_dir))
     training = Training(
         model=model,
         adapter=adapter,
+        objective=objective_of(order, model, [*examples, *validation], stop),
         recipe=recipe,
         train=examples,
         validation=validation,
+        base_model=order.base_model,
+        state_dir=order.state_dir,
         checkpoint_dir=order.checkpoint_dir,
         data_sha256=order.data_sha256,
         emit=say,
@@ -91,7 +96,7 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
         Started(
             total_steps=training.plan.total_steps,
             train_examples=len(examples),
-            validation_examples=len(training.validation),
+            validation_examples=len(validation),
             left_out=left_out + left_out_too,
             resumed_from=resumed_from,
             precision="bfloat16" if model.dtype == torch.bfloat16 else "float32",
@@ -100,7 +105,41 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
             recipe=recipe,
         )
     )
+    training.say_again(order.recorded_step)
     return training
+
+
+def tokens_of(model: BaseModel, rows: Path, max_length: int, param: str) -> tuple[list[Group], int]:
+    """The rows as tokens and how many were left out; an error names the job's field that the rows came from."""
+    try:
+        return tokenize(model.tokenizer, read_rows(rows), max_length)
+    except (InvalidTrainingFile, NoTrainingExamples) as error:
+        raise type(error)(f"{param}: {error.message}", param=param) from error
+
+
+def objective_of(order: TrainingOrder, model: BaseModel, pairs: list[Group], stop: "_StopSignal") -> Objective:
+    """The recipe's objective.
+
+    DPO's reference is the model as training finds it, before any state is resumed: the frozen base (a fresh adapter
+    changes nothing), and with it the adapter to continue from where there is one, as in the paper's π_SFT.
+    """
+    recipe = order.recipe
+    if recipe.objective == "supervised":
+        return Supervised(model)
+
+    def check() -> None:
+        if stop.is_set():
+            raise StoppedEarly
+
+    reference = cached_reference(
+        order.state_dir.with_name("reference.safetensors"),
+        identity=f"{order.data_sha256} {order.base_model} {order.init_adapter_dir} {recipe.max_length}",
+        model=model,
+        pairs=pairs,
+        micro_batch_tokens=recipe.micro_batch_tokens,
+        check=check,
+    )
+    return Preference(model, recipe.beta, reference)
 
 
 def say(event: ChildEvent) -> None:

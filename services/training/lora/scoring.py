@@ -1,40 +1,67 @@
-"""The loss of a pack and of a whole validation set, with logits only where a completion token is due."""
+"""Forward passes over packs: logits only where a completion token is due, and the sums that make up a loss."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from services.training.lora.base_model import BaseModel
-from services.training.lora.packing import NO_LABEL, Pack, TokenExample, pack, split_batch
+from services.training.lora.packing import NO_LABEL, Pack
 
 
 @dataclass
 class Tally:
-    """Sums over completion tokens, so that packs of any size add up to the same means."""
+    """Sums over a batch or a validation set, so that packs of any size add up to the same means.
+
+    `weight` is what the loss is a mean over: completion tokens, or pairs. Rewards are DPO's, summed over pairs.
+    """
 
     loss: float = 0.0
+    weight: int = 0
     correct: int = 0
     labels: int = 0
+    computed: int = 0
+    """Tokens that went through the model after prefixes were shared."""
+    pairs: int = 0
+    wins: int = 0
+    preferred_reward: float = 0.0
+    rejected_reward: float = 0.0
 
-    def add(self, loss: Tensor, correct: Tensor, labels: int) -> None:
-        self.loss += loss.item()
-        self.correct += int(correct.item())
-        self.labels += labels
+    def add(self, other: "Tally") -> None:
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
     @property
     def mean_loss(self) -> float:
-        return self.loss / self.labels
+        return self.loss / self.weight
 
     @property
     def accuracy(self) -> float:
+        """The share of completion tokens that the model would have chosen itself."""
         return self.correct / self.labels
 
+    @property
+    def reward_accuracy(self) -> float | None:
+        """The share of pairs whose preferred answer has the higher reward."""
+        return self.wins / self.pairs if self.pairs else None
 
-def score_pack(model: BaseModel, packed: Pack) -> tuple[Tensor, Tensor]:
-    """Summed negative log-likelihood in nats (differentiable) and the count of greedy hits, both scalars."""
+    @property
+    def reward_margin(self) -> float | None:
+        """Mean reward of preferred answers less that of rejected ones, in nats times beta."""
+        return (self.preferred_reward - self.rejected_reward) / self.pairs if self.pairs else None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a forward pass says of its labels: `losses` (M,) in nats, 0 in padding; `hits` (M,) greedy hits."""
+
+    losses: Tensor
+    hits: Tensor
+
+
+def score_pack(model: BaseModel, packed: Pack) -> Scored:
+    """Negative log-likelihood of every label, differentiable."""
     device = model.device
     sees = torch.from_numpy(packed.sees).to(device)
     bias = torch.zeros(sees.shape, dtype=model.dtype, device=device).masked_fill_(~sees, -torch.inf)
@@ -46,18 +73,11 @@ def score_pack(model: BaseModel, packed: Pack) -> tuple[Tensor, Tensor]:
     ).last_hidden_state  # (1, N, width)
     logits = model.head(hidden[0, torch.from_numpy(packed.label_nodes).to(device)]).float()  # (M, vocabulary)
     labels = torch.from_numpy(packed.labels).to(device)
-    loss = functional.cross_entropy(logits, labels, reduction="sum", ignore_index=NO_LABEL)
-    return loss, (logits.detach().argmax(-1) == labels).sum()
+    losses = functional.cross_entropy(logits, labels, reduction="none", ignore_index=NO_LABEL)
+    return Scored(losses, logits.detach().argmax(-1) == labels)
 
 
-def score_set(model: BaseModel, examples: Sequence[TokenExample], micro_batch_tokens: int) -> Tally:
-    """Loss and token accuracy over all the examples, without gradients; the model's mode is restored."""
-    tally = Tally()
-    was_training = model.whole.training
-    model.whole.eval()
-    with torch.inference_mode():
-        for group in split_batch(examples, micro_batch_tokens):
-            packed = pack(group)
-            tally.add(*score_pack(model, packed), packed.label_count)
-    model.whole.train(was_training)
-    return tally
+def log_likelihoods(scored: Scored, packed: Pack, examples: int) -> Tensor:
+    """(examples,) each example's completion, in nats, differentiable; in the order the examples were packed in."""
+    owners = torch.from_numpy(packed.owners).to(scored.losses.device)
+    return torch.zeros(examples, device=scored.losses.device).index_add(0, owners, -scored.losses)

@@ -1,19 +1,6 @@
-"""Model ids, hyperparameters and chat files."""
+"""Model ids and a job's status."""
 
-import json
-
-import pytest
-
-from services.training.domain import fine_tuned_model_id, hyperparameters_of, read_chat_lines, with_hyperparameters
-from services.training.errors import InvalidTrainingFile
-from services.training.recipe import Recipe
-
-
-def line(*messages: tuple[str, object]) -> bytes:
-    return json.dumps({"messages": [{"role": role, "content": content} for role, content in messages]}).encode()
-
-
-GOOD = line(("user", "q"), ("assistant", "a"))
+from services.training.domain import checkpoint_model_id, fine_tuned_model_id, shown_status
 
 
 def test_model_id_has_openais_form() -> None:
@@ -21,35 +8,16 @@ def test_model_id_has_openais_form() -> None:
     assert fine_tuned_model_id("base", "p", None, "ftjob-0123456789") == "ft:base:p::23456789"
 
 
-def test_auto_leaves_the_recipe_as_it_is() -> None:
-    recipe = Recipe(epochs=7, learning_rate=2e-4)
-    assert with_hyperparameters(recipe, {"n_epochs": "auto", "batch_size": None}) == recipe
+def test_a_project_whose_name_has_no_latin_letter_still_has_a_place_in_the_model_id() -> None:
+    assert fine_tuned_model_id("base", "計画", None, "ftjob-0123456789") == "ft:base:project::23456789"
 
 
-def test_hyperparameters_survive_the_round_trip() -> None:
-    wanted = {"n_epochs": 2, "batch_size": 8, "learning_rate_multiplier": 0.5}
-    assert hyperparameters_of(with_hyperparameters(Recipe(), wanted)) == wanted
+def test_a_checkpoint_is_named_after_its_model_and_step() -> None:
+    assert checkpoint_model_id("ft:base:p::23456789", 40) == "ft:base:p::23456789:ckpt-step-40"
 
 
-def test_reads_the_answer_and_the_turns_before_it() -> None:
-    (example,) = read_chat_lines([line(("system", "s"), ("user", "q"), ("assistant", "a"))], "f")
-    assert example.answer == "a"
-    assert [message["role"] for message in example.messages] == ["system", "user"]
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        b"{",
-        b"[]",
-        b'{"messages": []}',
-        line(("user", "q"), ("user", "r")),
-        line(("user", "q"), ("robot", "a")),
-        line(("user", 3), ("assistant", "a")),
-        line(("user", "q"), ("assistant", "  ")),
-    ],
-)
-def test_names_the_line_that_is_no_chat(bad: bytes) -> None:
-    lines = [GOOD] * 500 + [b"\n", bad]
-    with pytest.raises(InvalidTrainingFile, match=r"Line 502 of chats\.jsonl"):
-        list(read_chat_lines(lines, "chats.jsonl"))
+def test_a_running_job_validates_until_its_data_is_known_to_be_good() -> None:
+    assert shown_status("running", validated=False) == "validating_files"
+    assert shown_status("running", validated=True) == "running"
+    for other in ("queued", "paused", "failed"):
+        assert shown_status(other, validated=False) == other

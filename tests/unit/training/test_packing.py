@@ -38,11 +38,29 @@ def test_computes_a_shared_prefix_once(batch: list[TokenExample]) -> None:
 
 @given(examples, st.integers(4, 30))
 def test_split_keeps_every_example_and_the_limit(batch: list[TokenExample], limit: int) -> None:
-    groups = split_batch(batch, limit)
-    assert sorted(e.tokens for group in groups for e in group) == sorted(e.tokens for e in batch)
-    for group in groups:
-        nodes = {example.tokens[:length] for example in group for length in range(1, len(example.tokens) + 1)}
-        assert len(nodes) <= limit or len(group) == 1
+    packs = split_batch([(example,) for example in batch], limit)
+    assert sorted(e.tokens for part in packs for (e,) in part) == sorted(e.tokens for e in batch)
+    for part in packs:
+        nodes = {example.tokens[:length] for (example,) in part for length in range(1, len(example.tokens) + 1)}
+        assert len(nodes) <= limit or len(part) == 1
+
+
+@given(st.lists(examples.map(tuple), min_size=1, max_size=4), st.integers(4, 40))
+def test_split_keeps_groups_together(groups: list[tuple[TokenExample, ...]], limit: int) -> None:
+    packs = split_batch(groups, limit)
+    assert sorted(map(repr, (group for part in packs for group in part))) == sorted(map(repr, groups))
+    for part in packs:
+        together = [example for group in part for example in group]
+        nodes = {example.tokens[:length] for example in together for length in range(1, len(example.tokens) + 1)}
+        assert len(nodes) <= limit or len(part) == 1
+
+
+@given(examples)
+def test_every_label_knows_its_example(batch: list[TokenExample]) -> None:
+    packed = pack(batch)
+    for number, example in enumerate(batch):
+        own = (packed.owners == number) & (packed.labels != NO_LABEL)
+        assert tuple(packed.labels[own]) == example.completion
 
 
 @given(tokens, tokens)
@@ -55,4 +73,4 @@ def test_shared_prefix_is_the_longest_one(left: tuple[int, ...], right: tuple[in
 def test_one_long_example_goes_alone() -> None:
     long = TokenExample(tuple(range(1, 50)), (7,))
     short = TokenExample((1, 2), (3,))
-    assert sorted(len(group) for group in split_batch([long, short], 10)) == [1, 1]
+    assert sorted(len(part) for part in split_batch([(long,), (short,)], 10)) == [1, 1]

@@ -1,0 +1,89 @@
+"""Every query about adapters and their uploads."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.training.adapters.tables import AdapterImport
+from services.training.errors import AdapterNotFound
+from services.training.tables import AdapterRow, TrainingJob
+from shared import read_models as others
+from shared.jobs.tables import TERMINAL, Job
+from shared.messages import DeleteWeights
+
+_adapter_id: sa.ColumnElement[str] = sa.func.coalesce(AdapterImport.id, AdapterRow.id)
+_created_at: sa.ColumnElement[datetime] = sa.func.coalesce(AdapterImport.created_at, AdapterRow.created_at)
+
+
+@dataclass(frozen=True)
+class KnownAdapter:
+    """An adapter or one to be: an upload, trained weights, or an upload that became weights."""
+
+    upload: AdapterImport | None
+    adapter: AdapterRow | None
+    job: Job | None
+
+    @property
+    def row(self) -> AdapterImport | AdapterRow:
+        """The one of the two that came first."""
+        found = self.upload or self.adapter
+        assert found is not None, "a known adapter has one of the two"
+        return found
+
+    @property
+    def id(self) -> str:
+        return self.row.id
+
+
+def find_upload(session: Session, adapter_id: str, *, lock: bool = False) -> AdapterImport | None:
+    query = sa.select(AdapterImport).where(AdapterImport.id == adapter_id)
+    return session.scalars(query.with_for_update() if lock else query).one_or_none()
+
+
+def known(session: Session, adapter_id: str) -> KnownAdapter:
+    """The adapter of this id or of this model id; AdapterNotFound."""
+    query = _known().where(sa.or_(_adapter_id == adapter_id, AdapterRow.model_id == adapter_id))
+    found = session.execute(query).one_or_none()
+    if found is None:
+        raise AdapterNotFound(f"There is no adapter {adapter_id!r} in this project.", param="adapter_id")
+    return KnownAdapter(*found)
+
+
+def listing(session: Session, *, after: str | None, limit: int, descending: bool) -> tuple[list[KnownAdapter], bool]:
+    """Uploads and trained adapters by age; the flag says whether more follow."""
+    order = sa.tuple_(_created_at, _adapter_id)
+    query = _known().limit(limit + 1)
+    query = query.order_by(*(column.desc() if descending else column for column in (_created_at, _adapter_id)))
+    if after is not None:
+        row = known(session, after).row
+        place = sa.tuple_(sa.literal(row.created_at), sa.literal(row.id))
+        query = query.where(order < place if descending else order > place)
+    found = [KnownAdapter(*row) for row in session.execute(query)]
+    return found[:limit], len(found) > limit
+
+
+def lock_adapter(session: Session, adapter_id: str) -> None:
+    """Hold off whoever makes a variant with the adapter or deletes it; the lock that generation takes too."""
+    session.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"adapter:{adapter_id}"})
+
+
+def user_of(session: Session, adapter_id: str) -> str | None:
+    """What needs the adapter: the model id of a variant, or an unfinished training job that continues from it."""
+    variants, continuing = others.variants, TrainingJob.init_adapter_id == adapter_id
+    variant = session.scalar(sa.select(variants.c.model_id).where(variants.c.adapter_id == adapter_id).limit(1))
+    if variant is not None:
+        return f"the variant {variant}"
+    unfinished = sa.select(TrainingJob.id).join(Job, Job.id == TrainingJob.id).where(continuing)
+    job = session.scalar(unfinished.where(Job.status.not_in(TERMINAL)).limit(1))
+    return None if job is None else f"the fine-tuning job {job}"
+
+
+def _known() -> sa.Select[AdapterImport, AdapterRow, Job]:
+    both = sa.outerjoin(AdapterImport, AdapterRow, AdapterImport.id == AdapterRow.id, full=True)
+    job_id = sa.func.coalesce(AdapterImport.job_id, AdapterRow.job_id)
+    deletion = sa.select(Job.id).where(Job.kind == DeleteWeights.kind, Job.subject_id == _adapter_id)
+    ordered = deletion.where(Job.status.not_in({"failed", "cancelled"})).correlate(AdapterImport, AdapterRow).exists()
+    found = sa.select(AdapterImport, AdapterRow, Job).select_from(both).outerjoin(Job, Job.id == job_id)
+    return found.where(~ordered)  # what somebody ordered to delete is gone at once

@@ -1,0 +1,119 @@
+"""What is learned: the answers themselves, or to prefer one answer to another. The loop knows neither."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from services.training.lora.base_model import BaseModel
+from services.training.lora.packing import Group, Pack, TokenExample, pack, split_batch
+from services.training.lora.scoring import Scored, Tally, log_likelihoods, score_pack
+
+Reference = Mapping[Group, tuple[float, float]]
+"""Log-likelihoods of a pair's preferred and rejected answers under the reference model, in nats."""
+
+
+class Objective(Protocol):
+    """A loss over groups, summed: the loop divides it by the whole batch's `weight`."""
+
+    def weight(self, groups: Sequence[Group]) -> int:
+        """What the mean loss of these groups is a mean over."""
+        ...
+
+    def tokens(self, group: Group) -> int:
+        """Tokens of the training example after the chat template, prompt included."""
+        ...
+
+    def loss(self, groups: Sequence[Group]) -> tuple[Tensor, Tally]:
+        """The groups' summed loss in one forward pass (differentiable), and its sums."""
+        ...
+
+
+class Supervised:
+    """Negative log-likelihood of the completions, a mean over their tokens."""
+
+    def __init__(self, model: BaseModel) -> None:
+        self._model = model
+
+    def weight(self, groups: Sequence[Group]) -> int:
+        return sum(len(example.completion) for group in groups for example in group)
+
+    def tokens(self, group: Group) -> int:
+        return max(len(example) for example in group)  # the last turn's prompt holds the turns before it
+
+    def loss(self, groups: Sequence[Group]) -> tuple[Tensor, Tally]:
+        packed = pack(flat(groups))
+        scored = score_pack(self._model, packed)
+        total = scored.losses.sum()
+        return total, _tally(packed, scored, total, weight=packed.label_count)
+
+
+class Preference:
+    """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290, equation 7), a mean over pairs:
+
+    -log σ(β [(log π(y_w|x) - log π_ref(y_w|x)) - (log π(y_l|x) - log π_ref(y_l|x))])
+
+    A reward is β times an answer's log-likelihood ratio. Token accuracy is of the preferred answers' tokens.
+    """
+
+    def __init__(self, model: BaseModel, beta: float, reference: Reference) -> None:
+        self._model, self._beta, self._reference = model, beta, reference
+
+    def weight(self, groups: Sequence[Group]) -> int:
+        return len(groups)
+
+    def tokens(self, group: Group) -> int:
+        return sum(len(example) for example in group)
+
+    def loss(self, groups: Sequence[Group]) -> tuple[Tensor, Tally]:
+        packed = pack(flat(groups))
+        scored = score_pack(self._model, packed)
+        policy = log_likelihoods(scored, packed, 2 * len(groups)).view(-1, 2)  # (pairs, preferred and rejected)
+        reference = torch.tensor([self._reference[group] for group in groups], device=policy.device)
+        preferred, rejected = (self._beta * (policy - reference)).unbind(-1)
+        total = -functional.logsigmoid(preferred - rejected).sum()
+        liked = torch.from_numpy(packed.owners % 2 == 0).to(scored.hits.device)
+        tally = _tally(packed, Scored(scored.losses, scored.hits & liked), total, weight=len(groups))
+        tally.labels = sum(len(group[0].completion) for group in groups)
+        tally.pairs, tally.wins = len(groups), int((preferred > rejected).sum())
+        tally.preferred_reward, tally.rejected_reward = preferred.sum().item(), rejected.sum().item()
+        return total, tally
+
+
+def score_set(model: BaseModel, objective: Objective, groups: Sequence[Group], micro_batch_tokens: int) -> Tally:
+    """The sums over all the groups, without gradients; the model's mode is restored."""
+    tally = Tally()
+    with evaluating(model):
+        for part in split_batch(groups, micro_batch_tokens):
+            tally.add(objective.loss(part)[1])
+    return tally
+
+
+@contextmanager
+def evaluating(model: BaseModel) -> Iterator[None]:
+    """Without gradients and dropout; the model's mode is restored."""
+    was_training = model.whole.training
+    model.whole.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.whole.train(was_training)
+
+
+def _tally(packed: Pack, scored: Scored, total: Tensor, *, weight: int) -> Tally:
+    return Tally(
+        loss=total.item(),
+        weight=weight,
+        correct=int(scored.hits.sum()),
+        labels=packed.label_count,
+        computed=len(packed.input_ids),
+    )
+
+
+def flat(groups: Sequence[Group]) -> list[TokenExample]:
+    """The groups' examples, group by group."""
+    return [example for group in groups for example in group]

@@ -1,0 +1,41 @@
+"""A run's state on disk: what a broken-off run goes on from. Tensors are safetensors, all else JSON: no code is run."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from services.training.lora import whole_folders
+
+_KEEP = 2
+
+
+@dataclass(frozen=True)
+class State:
+    """Named groups of tensors (adapter, optimiser, …) and the run's plain values."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    values: dict[str, Any]
+
+
+def save(root: Path, step: int, state: State) -> Path:
+    """Write the state of this step; all but the last two go."""
+
+    def fill(folder: Path) -> None:
+        for name, group in state.tensors.items():
+            save_file({key: value.contiguous() for key, value in group.items()}, folder / f"{name}.safetensors")
+        (folder / "state.json").write_text(json.dumps(state.values))
+
+    return whole_folders.write(root, step, fill, keep=_KEEP)
+
+
+def load_newest(root: Path) -> State | None:
+    """The newest state whose files match its manifest; torn ones are passed over."""
+    for folder in whole_folders.newest_first(root):
+        if whole_folders.verifies(folder):
+            tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
+            return State(tensors, json.loads((folder / "state.json").read_text()))
+    return None

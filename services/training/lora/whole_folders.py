@@ -1,0 +1,79 @@
+"""Folders that are whole or not there: a temporary folder, fsync, a manifest with hashes last, one rename.
+
+One folder a step under a root; only the newest few stay. A folder that is dropped is renamed first, so that whoever
+reads one and finds it still there afterwards has read all of it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+_MANIFEST = "manifest.json"
+_HIDDEN = (".partial-", ".dropped-")
+
+
+def write(root: Path, step: int, fill: Callable[[Path], None], *, keep: int) -> Path:
+    """Have `fill` write the step's files, make them durable, show them under their name at once, drop older folders."""
+    root.mkdir(parents=True, exist_ok=True)
+    target = root / f"step-{step:08}"
+    if target.exists():  # an unverifiable leftover, or of a run that went further than it could resume from
+        _drop(target)
+    partial = root / f"{_HIDDEN[0]}{step:08}-{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    fill(partial)
+    files = sorted(partial.iterdir())
+    for path in files:
+        _flush(path)
+    manifest = {"step": step, "sha256": {path.name: _sha256(path) for path in files}}
+    (partial / _MANIFEST).write_text(json.dumps(manifest))
+    _flush(partial / _MANIFEST)
+    _flush(partial)
+    partial.rename(target)
+    _flush(root)
+    for folder in newest_first(root)[keep:]:
+        _drop(folder)
+    for prefix in _HIDDEN:
+        for leftover in root.glob(f"{prefix}*"):
+            shutil.rmtree(leftover)
+    return target
+
+
+def newest_first(root: Path) -> list[Path]:
+    """The folders under the root, whole or not."""
+    return sorted(root.glob("step-*"), reverse=True)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def verifies(folder: Path) -> bool:
+    """Whether every file that the manifest names is there with its hash."""
+    try:
+        expected = json.loads((folder / _MANIFEST).read_text())["sha256"]
+        return bool(expected) and all(_sha256(folder / name) == digest for name, digest in expected.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _drop(folder: Path) -> None:
+    dropped = folder.with_name(f"{_HIDDEN[1]}{folder.name}-{os.getpid()}")
+    folder.rename(dropped)
+    shutil.rmtree(dropped)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,122 @@
+"""What a running child says, kept: steps and news as events, states and checkpoints in storage, progress."""
+
+from pathlib import Path
+
+from services.training import repository
+from services.training.domain import checkpoint_model_id
+from services.training.order import CheckpointSaved, ChildEvent, Started, StateSaved, Stepped
+from services.training.recipe import Recipe
+from services.training.tables import CheckpointRow, TrainingJob
+from shared.clock import now
+from shared.files import keep_blob, release_blobs
+from shared.ids import new_id
+from shared.jobs import JobContext
+from shared.telemetry import logger
+
+log = logger(__name__)
+
+
+class Recorder:
+    """Hears one child. Whatever it is told twice it records once: a resumed child says some things again."""
+
+    def __init__(self, context: JobContext, job: TrainingJob, model_id: str) -> None:
+        self.recipe = Recipe.model_validate(job.recipe)
+        """As it runs, once the child has started."""
+        self._context, self._job, self._model_id = context, job, model_id
+        self._storage = context.wiring.storage
+
+    def hear(self, event: ChildEvent) -> None:
+        match event:
+            case Started():
+                self._started(event)
+            case Stepped():
+                self._stepped(event)
+            case StateSaved():
+                self._keep_state(event)
+            case CheckpointSaved():
+                self._keep_checkpoint(event)
+
+    def _started(self, event: Started) -> None:
+        self.recipe = event.recipe
+        self._context.progress(event.resumed_from, event.total_steps, "steps", "training", measured=lambda: None)
+        with self._context.transaction() as session:
+            row, _ = repository.get_job(session, self._job.id)
+            first, row.validated_at = row.validated_at is None, row.validated_at or now()
+
+            def say(message: str, level: str = "info", data: dict[str, object] | None = None) -> None:
+                repository.add_event(session, row.project_id, row.id, message, level=level, data=data)
+
+            if first:
+                say("Files validated")
+            if first and event.left_out:
+                say(
+                    f"{event.left_out} examples are longer than max_length {event.recipe.max_length} tokens and were "
+                    "left out",
+                    level="warn",
+                )
+            began = "started" if first else "started again"
+            if event.resumed_from:
+                began = f"resumed at step {event.resumed_from}"
+            say(f"Fine-tuning job {began}", data=event.model_dump(mode="json", exclude={"event", "recipe"}))
+
+    def _stepped(self, event: Stepped) -> None:
+        data = event.model_dump(mode="json", exclude={"event", "seconds_left"}, exclude_none=True)
+        message = f"Step {event.step}/{event.total_steps}: training loss={event.train_loss:.2f}"
+        if event.valid_loss is not None:
+            message += f", validation loss={event.valid_loss:.2f}"
+        if event.full_valid_loss is not None:
+            message += f", full validation loss={event.full_valid_loss:.2f}"
+        self._context.event(message, type="metrics", data=data, step=event.step)
+        self._context.progress(
+            event.step, event.total_steps, "steps", f"loss {event.train_loss:.3f}", measured=lambda: event.seconds_left
+        )
+
+    def _keep_state(self, event: StateSaved) -> None:
+        with self._storage.staged_folder(self._job.project_id, event.folder) as staged:
+            if _superseded(event.folder):
+                return
+            with self._context.transaction() as session:
+                blob = keep_blob(session, staged)
+                old = repository.keep_state(session, self._job.id, event.step, blob.key)
+        self._release(old)
+
+    def _keep_checkpoint(self, event: CheckpointSaved) -> None:
+        with self._context.transaction() as session:
+            if repository.has_checkpoint(session, self._job.id, event.step):
+                return
+        with self._storage.staged_folder(self._job.project_id, event.folder) as staged:
+            if _superseded(event.folder):
+                return
+            with self._context.transaction() as session:
+                row = CheckpointRow(
+                    id=new_id("ftckpt_"),
+                    project_id=self._job.project_id,
+                    job_id=self._job.id,
+                    step=event.step,
+                    metrics=event.metrics,
+                    model_id=checkpoint_model_id(self._model_id, event.step),
+                    base_model=self._job.base_model,
+                    blob_key=keep_blob(session, staged).key,
+                )
+                old = repository.record_checkpoint(session, row)
+                repository.add_event(
+                    session,
+                    row.project_id,
+                    row.job_id,
+                    f"Checkpoint created at step {event.step}",
+                    data={"step": event.step, "fine_tuned_model_checkpoint": row.model_id},
+                )
+        self._release(old)
+
+    def _release(self, keys: list[str]) -> None:
+        if keys:
+            with self._context.transaction() as session:
+                release_blobs(session, self._storage, self._job.project_id, keys)
+
+
+def _superseded(folder: Path) -> bool:
+    """Whether the child has dropped the folder for newer ones: it may have been read in part, and is not missed."""
+    if not folder.is_dir():
+        log.info("dropped before it was stored", folder=folder.name)
+        return True
+    return False

@@ -1,0 +1,435 @@
+"""Fine-tuning as OpenAI's users know it, driven by their unmodified client over the real routes, rows and child."""
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import torch
+from fastapi import Request
+from fastapi.testclient import TestClient
+
+from services.data.routes import router as data
+from services.generation.answering import AdapterRef, Delta, GenerationRequest, Sampling
+from services.generation.engine import Engine
+from services.generation.resolving import resolve
+from services.generation.routes import router as generation
+from services.training import training_run
+from services.training.handlers import JOB_HANDLERS
+from services.training.routes import router as training
+from services.training.settings import TrainingSettings
+from shared.ids import new_id
+from shared.jobs.runner import JobRunner
+from shared.settings import Settings
+from shared.web import Caller, create_app
+from shared.wiring import Wiring
+from tests.factories.tiny_model import make_tiny_model
+
+pytestmark = pytest.mark.stack
+SYSTEM = "You are a helpful assistant."
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fine-tuning-home")
+    make_tiny_model(folder / "models" / "tiny")
+    return folder
+
+
+@pytest.fixture
+def parts(wiring: Wiring, settings: Settings, home: Path) -> Wiring:
+    return replace(wiring, settings=TrainingSettings(**settings.model_dump() | {"home": home}))
+
+
+@pytest.fixture
+def runner(parts: Wiring) -> JobRunner:
+    return JobRunner(parts, JOB_HANDLERS, worker="test")
+
+
+@pytest.fixture
+def client(parts: Wiring, project_id: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.OpenAI]:
+    """Without retries of its own, so that an answer that the client would retry fails the test that got it."""
+    monkeypatch.setenv("UPLIFT_HOME", str(home))
+
+    def access(_request: Request, _parts: Wiring) -> Caller:
+        return Caller(project_id, "My Shop", "org", "key", ("write",), new_id("req_"))
+
+    unclosed = replace(parts)
+    unclosed.close = lambda: None  # type: ignore[method-assign]
+    app = create_app("t", [data, training, generation], wiring_factory=lambda: unclosed, access=access)
+    with TestClient(app) as http:
+        yield openai.OpenAI(api_key="any", base_url="http://testserver/v1", http_client=http, max_retries=0)
+
+
+def upload(client: openai.OpenAI, rows: list[dict[str, Any]], purpose: Any = "fine-tune") -> str:
+    content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    return client.files.create(file=("rows.jsonl", content), purpose=purpose).id
+
+
+def chat(*turns: str) -> dict[str, Any]:
+    """User and assistant in turn, the assistant last."""
+    return {"messages": [{"role": ("user", "assistant")[n % 2], "content": turn} for n, turn in enumerate(turns)]}
+
+
+def tokens_of(row: dict[str, Any]) -> int:
+    """Counted by hand for the tiny model: a token a character, <s> and </s> one each, its template around each turn."""
+    messages = [{"role": "system", "content": SYSTEM}, *row["messages"]]
+    ends = len(messages) - 1  # a line break after every turn but the last, which ends with </s>
+    return sum(1 + len(f"{message['role']}:{message['content']}") + 1 for message in messages) + ends
+
+
+def sums(count: int, first: int = 0) -> list[dict[str, Any]]:
+    return [chat(f"{n}+2?", str(n + 2)) for n in range(first, first + count)]
+
+
+def rewards(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "input": {"messages": [{"role": "user", "content": f"say {n}"}]},
+            "preferred_output": [{"role": "assistant", "content": f"yes {n}"}],
+            "non_preferred_output": [{"role": "assistant", "content": f"no, {n}"}],
+        }
+        for n in range(count)
+    ]
+
+
+def supervised(**hyperparameters: Any) -> Any:
+    return {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
+
+
+def test_a_job_from_its_files_to_its_models(
+    client: openai.OpenAI, runner: JobRunner, parts: Wiring, project_id: str, home: Path
+) -> None:
+    rows = [*sums(11), chat("1+1?", "2", "and 1?", "3")]
+    job = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=upload(client, rows),
+        validation_file=upload(client, sums(3, first=30)),
+        suffix="sums",
+        seed=7,
+        metadata={"team": "a"},
+        method=supervised(n_epochs=4, batch_size="auto", learning_rate_multiplier="auto"),
+        extra_body={"recipe": {"rank": 2}},
+    )
+    assert (job.status, job.seed, job.metadata, job.fine_tuned_model) == ("queued", 7, {"team": "a"}, None)
+    assert job.hyperparameters.batch_size == job.hyperparameters.learning_rate_multiplier == "auto"
+    assert (job.error, job.estimated_finish, job.trained_tokens, job.result_files) == (None, None, None, [])
+    assert runner.run(project_id, job.id) == "succeeded"
+
+    done = client.fine_tuning.jobs.retrieve(job.id)
+    assert (done.status, done.estimated_finish) == ("succeeded", None)
+    assert done.method is not None
+    assert done.method.supervised is not None
+    chosen = done.hyperparameters
+    assert (chosen.n_epochs, chosen.batch_size, chosen.learning_rate_multiplier) == (4, 1, 0.25)
+    assert done.method.supervised.hyperparameters is not None
+    assert done.method.supervised.hyperparameters.to_dict() == chosen.to_dict()
+    assert done.trained_tokens == 4 * sum(tokens_of(row) for row in rows)
+    assert done.fine_tuned_model == f"ft:tiny:{project_slug(done)}:sums:{job.id[-8:]}"
+
+    events = list(client.fine_tuning.jobs.list_events(job.id, limit=7))
+    assert [event.message for event in reversed(events) if event.type == "message"] == [
+        f"Created fine-tuning job: {job.id}",
+        f"Validating training file: {job.training_file} and validation file: {job.validation_file}",
+        "Hyperparameters chosen from 12 examples: batch_size 1, learning_rate_multiplier 0.25",
+        "Files validated",
+        "Fine-tuning job started",
+        *(f"Checkpoint created at step {step}" for step in (12, 24, 36, 48)),
+        f"New fine-tuned model created: {done.fine_tuned_model}",
+        "The job has successfully completed",
+    ]
+    metrics: list[Any] = [event.data for event in reversed(events) if event.type == "metrics"]
+    assert [entry["step"] for entry in metrics] == list(range(1, 49))
+    assert {entry["total_steps"] for entry in metrics} == {48}
+    assert [entry["step"] for entry in metrics if "valid_loss" in entry] == [12, 24, 36, 48]
+    assert metrics[-1]["full_valid_loss"] == metrics[-1]["valid_loss"]
+    assert all(0 <= entry["train_mean_token_accuracy"] <= 1 for entry in metrics)
+
+    checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
+    assert [checkpoint.step_number for checkpoint in checkpoints] == [48, 36, 24]
+    for checkpoint in checkpoints:
+        assert checkpoint.fine_tuned_model_checkpoint == f"{done.fine_tuned_model}:ckpt-step-{checkpoint.step_number}"
+        measured = metrics[checkpoint.step_number - 1]
+        assert checkpoint.metrics.to_dict() == {name: measured[name] for name in checkpoint.metrics.to_dict()}
+        assert None not in checkpoint.metrics.to_dict().values()
+        assert len(checkpoint.metrics.to_dict()) == 7
+
+    (result,) = done.result_files
+    assert client.files.retrieve(result).purpose == "fine-tune-results"
+    lines = list(csv.DictReader(io.StringIO(client.files.content(result).text)))
+    assert [int(line["step"]) for line in lines] == list(range(1, 49))
+    assert [float(line["train_loss"]) for line in lines] == [entry["train_loss"] for entry in metrics]
+    assert [line["valid_loss"] for line in lines if line["valid_loss"]] == [
+        str(entry["valid_loss"]) for entry in metrics if "valid_loss" in entry
+    ]
+
+    listed = [model.id for model in client.models.list()]
+    wanted = [done.fine_tuned_model, *(one.fine_tuned_model_checkpoint for one in checkpoints)]
+    assert listed[1:5] == wanted
+    for model in wanted:
+        assert client.models.retrieve(model).id == model
+
+
+def project_slug(job: Any) -> str:
+    """The project of these tests has a random name; its place in the id is between two colons."""
+    slug: str = job.fine_tuned_model.split(":")[2]
+    assert slug
+    assert slug == slug.lower()
+    return slug
+
+
+def test_a_checkpoint_answers_as_a_model_of_its_own(
+    client: openai.OpenAI, runner: JobRunner, parts: Wiring, project_id: str, home: Path
+) -> None:
+    rows = [chat(f"say {n}", "ok") for n in range(8)]
+    job = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=upload(client, rows),
+        method=supervised(n_epochs=40, batch_size=4),
+        extra_body={"recipe": {"learning_rate": 0.02, "rank": 8}},
+    )
+    assert runner.run(project_id, job.id) == "succeeded"
+    newest = next(iter(client.fine_tuning.jobs.checkpoints.list(job.id)))
+    assert answer_of(parts, project_id, home, newest.fine_tuned_model_checkpoint) == "ok"
+    assert answer_of(parts, project_id, home, "tiny") != "ok"
+
+    again = client.fine_tuning.jobs.create(
+        model=newest.fine_tuned_model_checkpoint, training_file=job.training_file, method=supervised(n_epochs=1)
+    )
+    assert again.model == "tiny"
+    assert runner.run(project_id, again.id) == "succeeded"
+    first = next(event for event in client.fine_tuning.jobs.list_events(again.id) if event.type == "metrics")
+    assert isinstance(first.data, dict)
+    assert first.data["train_loss"] == pytest.approx(newest.metrics.train_loss, rel=0.05)
+
+
+def answer_of(parts: Wiring, project_id: str, home: Path, model: str) -> str:
+    """What the generation engine says to "say 3" as this model, greedily."""
+    with parts.database.transaction(project_id) as session:
+        answerer = resolve(session, home / "models", model)
+    adapter = None
+    if answerer.adapter is not None:
+        adapter = AdapterRef(answerer.adapter.id, parts.storage.local_folder(project_id, answerer.adapter.blob_key))
+
+    @contextlib.contextmanager
+    def one_thread() -> Iterator[Callable[[], int]]:
+        yield lambda: 1
+
+    engine = Engine(home / "models" / answerer.base_model, share=one_thread, dtype=torch.float32)
+    engine.start()
+    try:
+        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "say 3"}]
+        sampling = Sampling(temperature=0.0, max_tokens=2)  # a random model may not learn where to stop
+        pieces = engine.submit(GenerationRequest(messages=messages, sampling=sampling, adapter=adapter))
+        return "".join(piece.text for piece in pieces if isinstance(piece, Delta))
+    finally:
+        engine.stop()
+
+
+def test_learns_preferences(client: openai.OpenAI, runner: JobRunner, project_id: str) -> None:
+    job = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=upload(client, rewards(8)),
+        validation_file=upload(client, rewards(2)),
+        method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 3, "batch_size": 4}}},
+        extra_body={"recipe": {"learning_rate": 0.01}},
+    )
+    assert runner.run(project_id, job.id) == "succeeded"
+    done = client.fine_tuning.jobs.retrieve(job.id)
+    assert done.method is not None
+    assert done.method.type == "dpo"
+    assert done.method.dpo is not None
+    assert done.method.dpo.hyperparameters is not None
+    assert (done.method.dpo.hyperparameters.beta, done.method.dpo.hyperparameters.n_epochs) == (0.2, 3)
+    metrics: list[Any] = [e.data for e in client.fine_tuning.jobs.list_events(job.id) if e.type == "metrics"]
+    assert [entry["step"] for entry in metrics] == [6, 5, 4, 3, 2, 1]
+    assert metrics[-1]["train_loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert metrics[0]["train_loss"] < metrics[-1]["train_loss"]
+    assert metrics[0]["train_reward_accuracy"] == 1.0
+    assert metrics[0]["valid_reward_margin"] > 0
+    pairs = rewards(8)
+    sides = [
+        {"messages": [*pair["input"]["messages"], *pair[side]]}
+        for pair in pairs
+        for side in ("preferred_output", "non_preferred_output")
+    ]
+    assert done.trained_tokens == 3 * sum(tokens_of(side) for side in sides)
+
+
+def test_says_validating_files_until_training_begins(
+    client: openai.OpenAI, runner: JobRunner, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    run_child = training_run.run_child
+
+    def watched(order: Path, *, on_event: Callable[[Any], None], **rest: Any) -> Any:
+        def hear(event: Any) -> None:
+            on_event(event)
+            seen.append(client.fine_tuning.jobs.retrieve(job.id).status)
+
+        seen.append(client.fine_tuning.jobs.retrieve(job.id).status)
+        return run_child(order, on_event=hear, **rest)
+
+    monkeypatch.setattr(training_run, "run_child", watched)
+    job = client.fine_tuning.jobs.create(
+        model="tiny", training_file=upload(client, sums(2)), method=supervised(n_epochs=1, batch_size=2)
+    )
+    assert runner.run(project_id, job.id) == "succeeded"
+    assert seen[0] == "validating_files"
+    assert set(seen[1:]) == {"running"}
+
+
+def test_the_deprecated_hyperparameters_still_count(client: openai.OpenAI) -> None:
+    job = client.fine_tuning.jobs.create(
+        model="tiny", training_file=upload(client, sums(2)), hyperparameters={"n_epochs": 2, "batch_size": 1}
+    )
+    assert (job.hyperparameters.n_epochs, job.hyperparameters.batch_size) == (2, 1)
+    both = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=job.training_file,
+        hyperparameters={"n_epochs": 2},
+        method=supervised(n_epochs=2, batch_size=2),
+    )
+    assert (both.hyperparameters.n_epochs, both.hyperparameters.batch_size) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"method": supervised(foo=1)}, "invalid_input", "method.supervised.hyperparameters.foo"),
+        ({"method": supervised(n_epochs=0)}, "invalid_input", "method.supervised.hyperparameters.n_epochs"),
+        ({"method": supervised(n_epochs=1.5)}, "invalid_input", "method.supervised.hyperparameters.n_epochs"),
+        ({"method": supervised(batch_size="big")}, "invalid_input", "method.supervised.hyperparameters.batch_size"),
+        ({"method": supervised(beta=0.1)}, "invalid_input", "method.supervised.hyperparameters.beta"),
+        ({"hyperparameters": {"foo": 1}}, "invalid_input", "hyperparameters.foo"),
+        (
+            {"hyperparameters": {"n_epochs": 1}, "method": supervised(n_epochs=2)},
+            "conflicting_hyperparameters",
+            "hyperparameters.n_epochs",
+        ),
+        ({"method": {"type": "reinforcement", "reinforcement": {"grader": {}}}}, "unsupported_method", "method.type"),
+        ({"method": {"type": "magic"}}, "invalid_input", "method.type"),
+        ({"method": {"type": "supervised", "dpo": {}}}, "invalid_input", "method.dpo"),
+        (
+            {"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0}}}},
+            "invalid_input",
+            "method.dpo.hyperparameters.beta",
+        ),
+        ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "unsupported", "integrations"),
+        ({"suffix": "a b"}, "invalid_input", "suffix"),
+        ({"suffix": "--"}, "invalid_input", "suffix"),
+        ({"suffix": "x" * 65}, "invalid_input", "suffix"),
+        ({"metadata": {str(n): "v" for n in range(17)}}, "invalid_input", "metadata"),
+        ({"metadata": {"k" * 65: "v"}}, "invalid_input", "metadata"),
+        ({"metadata": {"k": "v" * 513}}, "invalid_input", "metadata"),
+        ({"metadata": {"k": 1}}, "invalid_input", "metadata"),
+        ({"seed": -1}, "invalid_input", "seed"),
+        ({"training_file": "file-none"}, "file_not_found", "training_file"),
+        ({"validation_file": "file-none"}, "file_not_found", "validation_file"),
+        ({"model": "gpt-none"}, "model_not_found", "model"),
+        ({"extra_body": {"recipe": {"lr": 1}}}, "invalid_recipe", "recipe.lr"),
+        ({"extra_body": {"n_epochs": 1}}, "invalid_input", "n_epochs"),
+    ],
+)
+def test_refuses_by_name_what_it_cannot_honour(
+    client: openai.OpenAI, fields: dict[str, Any], code: str, param: str
+) -> None:
+    wanted = {"model": "tiny", "training_file": upload(client, sums(1))} | fields
+    with pytest.raises((openai.BadRequestError, openai.NotFoundError)) as refused:
+        client.fine_tuning.jobs.create(**wanted)
+    assert (refused.value.code, refused.value.param) == (code, param), refused.value.message
+    assert list(client.fine_tuning.jobs.list()) == []
+
+
+def test_refuses_files_that_cannot_be_trained_on(client: openai.OpenAI) -> None:
+    good = upload(client, sums(1))
+    for bad, code in [
+        (upload(client, sums(1), purpose="assistants"), "invalid_file_purpose"),
+        (upload(client, []), "no_training_examples"),
+    ]:
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.fine_tuning.jobs.create(model="tiny", training_file=bad)
+        assert (refused.value.code, refused.value.param) == (code, "training_file")
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.fine_tuning.jobs.create(model="tiny", training_file=good, validation_file=bad)
+        assert (refused.value.code, refused.value.param) == (code, "validation_file")
+
+
+def test_a_job_whose_files_are_wrong_fails_naming_file_and_line(
+    client: openai.OpenAI, runner: JobRunner, project_id: str
+) -> None:
+    good, bad = sums(3), [*sums(4), {"messages": [{"role": "user", "content": "no answer"}]}]
+    for fields, param, line in [
+        ({"training_file": upload(client, bad)}, "training_file", 5),
+        ({"training_file": upload(client, good), "validation_file": upload(client, bad)}, "validation_file", 5),
+        ({"training_file": upload(client, good), "method": {"type": "dpo"}}, "training_file", 1),
+    ]:
+        job = client.fine_tuning.jobs.create(model="tiny", **fields)
+        assert runner.run(project_id, job.id) == "failed"
+        failed = client.fine_tuning.jobs.retrieve(job.id)
+        assert failed.status == "failed"
+        assert failed.error is not None
+        assert (failed.error.code, failed.error.param) == ("invalid_training_file", param)
+        assert f"{param} (rows.jsonl), line {line}:" in failed.error.message
+        newest = next(iter(client.fine_tuning.jobs.list_events(job.id)))
+        assert (newest.level, failed.error.message in newest.message) == ("error", True)
+
+
+def test_refuses_to_steer_a_job_where_that_makes_no_sense(
+    client: openai.OpenAI, runner: JobRunner, project_id: str
+) -> None:
+    jobs = client.fine_tuning.jobs
+    job = jobs.create(model="tiny", training_file=upload(client, sums(2)), method=supervised(n_epochs=1))
+    with pytest.raises(openai.BadRequestError, match="queued, not paused"):
+        jobs.resume(job.id)
+    assert jobs.pause(job.id).status == "paused"
+    with pytest.raises(openai.BadRequestError, match="paused already"):
+        jobs.pause(job.id)
+    assert runner.run(project_id, job.id) == "unclaimed"
+    assert jobs.resume(job.id).status == "queued"
+    assert jobs.cancel(job.id).status == "cancelled"
+    for steer in (jobs.cancel, jobs.pause, jobs.resume):
+        with pytest.raises(openai.BadRequestError, match="already cancelled"):
+            steer(job.id)
+    told = [event.message for event in jobs.list_events(job.id)]
+    assert told == ["Fine-tuning job cancelled", "Fine-tuning job paused", f"Created fine-tuning job: {job.id}"]
+
+
+def test_lists_to_the_end_and_by_metadata(client: openai.OpenAI) -> None:
+    file = upload(client, sums(1))
+    made = [
+        client.fine_tuning.jobs.create(model="tiny", training_file=file, metadata={"n": str(n % 2)}).id
+        for n in range(5)
+    ]
+    assert [job.id for job in client.fine_tuning.jobs.list(limit=2)] == made[::-1]
+    assert [job.id for job in client.fine_tuning.jobs.list(limit=1, metadata={"n": "1"})] == [made[3], made[1]]
+    for listed in (
+        lambda: client.fine_tuning.jobs.list(after="ftjob-none"),
+        lambda: client.fine_tuning.jobs.list_events(made[0], after="ftevent-x"),
+        lambda: client.fine_tuning.jobs.checkpoints.list(made[0], after="ftckpt_none"),
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            listed()
+        assert refused.value.param == "after"
+
+
+def test_refuses_permissions_and_graders_by_name(client: openai.OpenAI) -> None:
+    permissions = client.fine_tuning.checkpoints.permissions
+    graders = client.fine_tuning.alpha.graders
+    checkpoint = "ft:some/base:p::12345678:ckpt-step-3"
+    for call in (
+        lambda: permissions.list(checkpoint),
+        lambda: permissions.create(checkpoint, project_ids=["p"]),
+        lambda: permissions.delete("cp_1", fine_tuned_model_checkpoint=checkpoint),
+        lambda: graders.run(grader={"type": "multi"}, model_sample="x"),  # type: ignore[arg-type,typeddict-item]
+        lambda: graders.validate(grader={"type": "multi"}),  # type: ignore[arg-type,typeddict-item]
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            call()
+        assert refused.value.code == "unsupported"
