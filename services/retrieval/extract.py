@@ -1,4 +1,4 @@
-"""Getting plain text out of an uploaded file: text, Markdown and HTML; anything else is refused by name."""
+"""Getting plain text out of an uploaded file: text, Markdown, HTML and source code; the rest is refused by name."""
 
 import codecs
 from html.parser import HTMLParser
@@ -8,6 +8,11 @@ from services.retrieval.errors import InvalidFile, UnsupportedFile
 
 _TEXT = {".txt", ".md", ".markdown", ".text", ".rst", ""}
 _HTML = {".html", ".htm"}
+_CODE = {
+    ".c", ".cpp", ".cs", ".css", ".go", ".java", ".js", ".json", ".jsonl", ".php", ".py", ".rb", ".sh", ".sql", ".tex",
+    ".toml", ".ts", ".xml", ".yaml", ".yml",
+}  # fmt: skip
+"""Where a line that begins with `#` is no heading."""
 _BLOCKS = {"p", "div", "tr", "br", "section", "article", "table", "ul", "ol", "dl", "blockquote", "dd", "dt"}
 _HEADINGS = {f"h{level}": "#" * level for level in range(1, 7)}
 _SILENT = {"script", "style", "head", "nav", "template"}
@@ -17,9 +22,12 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def to_text(filename: str, data: bytes) -> str:
     """The document's text; headings of HTML become Markdown headings. Raises UnsupportedFile or InvalidFile."""
     suffix = PurePosixPath(filename).suffix.lower()
-    if suffix not in _TEXT | _HTML:
-        known = ", ".join(sorted(s for s in _TEXT | _HTML if s))
-        raise UnsupportedFile(f"{filename}: files of type {suffix} cannot be read yet; we read {known}.")
+    if suffix not in _TEXT | _HTML | _CODE:
+        known = ", ".join(sorted(s for s in _TEXT | _HTML | _CODE if s))
+        raise UnsupportedFile(
+            f"{filename}: files of type {suffix} cannot be read yet. Convert it to text, Markdown or HTML. "
+            f"We read {known}."
+        )
     encoding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
     try:
         text = data.decode(encoding)
@@ -30,7 +38,7 @@ def to_text(filename: str, data: bytes) -> str:
     text = _html_to_text(text) if suffix in _HTML else text
     if not text.strip():
         raise InvalidFile(f"{filename}: holds no text.")
-    return text
+    return f"~~~\n{text}\n~~~" if suffix in _CODE else text
 
 
 def storable(text: str) -> str:

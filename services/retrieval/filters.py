@@ -1,14 +1,16 @@
-"""OpenAI's attribute filters as parameterised SQL over a file's attributes."""
+"""OpenAI's attribute filters: what they look like, and what they mean as parameterised SQL over a file's attributes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
+from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy.dialects.postgresql import JSONB
 
-from services.retrieval.errors import InvalidFilter
+from shared.body import Body
 
 Expression = sa.ColumnElement[bool]
+Scalar = str | bool | int | float
 _ORDERED: dict[str, Callable[[Any, Any], Expression]] = {
     "gt": lambda a, b: a > b,
     "gte": lambda a, b: a >= b,
@@ -19,58 +21,70 @@ _MOST_DEPTH = 8
 _MOST_PARTS = 256
 
 
-def to_sql(found: Any, attributes: Any, *, depth: int = 0) -> Expression:
-    """The condition that `found` ({type, key, value} or {type: and|or, filters}) puts on a jsonb column.
+class Comparison(Body):
+    """One attribute against a value: `in` and `nin` take a list, `gt`, `gte`, `lt` and `lte` a number."""
+
+    type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
+    key: Annotated[str, StringConstraints(max_length=64)]
+    value: Scalar | Annotated[list[Scalar], Field(max_length=_MOST_PARTS)]
+
+    @model_validator(mode="after")
+    def _compares_alike(self) -> "Comparison":
+        listed = isinstance(self.value, list)
+        if (self.type in {"in", "nin"}) != listed:
+            raise ValueError(f"a filter of type {self.type!r} takes {'one value' if listed else 'a list of values'}")
+        if self.type in _ORDERED and (isinstance(self.value, bool) or not isinstance(self.value, int | float)):
+            raise ValueError(f"a filter of type {self.type!r} compares numbers")
+        for one in self.values():
+            if not isinstance(one, str) and not -(2**63) < one < 2**63:
+                raise ValueError("numbers are finite and below 2^63")
+        return self
+
+    def values(self) -> list[Scalar]:
+        return self.value if isinstance(self.value, list) else [self.value]
+
+
+class Compound(Body):
+    """Several filters together."""
+
+    type: Literal["and", "or"]
+    filters: Annotated[list["Filter"], Field(min_length=1, max_length=_MOST_PARTS)]
+
+
+Filter = Annotated[Comparison | Compound, Field(discriminator="type")]
+
+
+def shallow(found: Comparison | Compound) -> Comparison | Compound:
+    """The filter itself; ValueError when it nests too deep or compares with too many values for a planner."""
+    level: list[Comparison | Compound] = [found]
+    parts = 0
+    for _ in range(_MOST_DEPTH + 1):
+        parts += sum(len(one.values()) if isinstance(one, Comparison) else 1 for one in level)
+        level = [inner for one in level if isinstance(one, Compound) for inner in one.filters]
+        if parts > 4 * _MOST_PARTS:
+            raise ValueError(f"filters compare with at most {4 * _MOST_PARTS} values together")
+        if not level:
+            return found
+    raise ValueError(f"filters nest at most {_MOST_DEPTH} deep")
+
+
+def to_sql(found: Comparison | Compound, attributes: Any) -> Expression:
+    """The condition that a filter puts on a jsonb column.
 
     An attribute that is missing, or of another type than the value, equals nothing and is ordered nowhere.
-    Raises InvalidFilter, naming the part, for anything else.
     """
-    if depth > _MOST_DEPTH:
-        raise InvalidFilter(f"Filters nest at most {_MOST_DEPTH} deep.", param="filters")
-    if not isinstance(found, dict) or "type" not in found:
-        raise InvalidFilter("A filter is an object with a type.", param="filters")
-    kind = found["type"]
-    if kind in ("and", "or"):
-        return _combined(kind, found, attributes, depth)
-    key, value = found.get("key"), found.get("value")
-    if not isinstance(key, str) or value is None:
-        raise InvalidFilter(f"A filter of type {kind!r} needs a key (text) and a value.", param="filters")
-    return _compared(kind, attributes, key, value)
-
-
-def _combined(kind: str, found: dict[str, Any], attributes: Any, depth: int) -> Expression:
-    parts = found.get("filters")
-    if not isinstance(parts, list) or not 0 < len(parts) <= _MOST_PARTS:
-        raise InvalidFilter(f"A filter of type {kind!r} needs a list of 1 to {_MOST_PARTS} filters.", param="filters")
-    inner = [to_sql(part, attributes, depth=depth + 1) for part in parts]
-    return sa.and_(*inner) if kind == "and" else sa.or_(*inner)
-
-
-def _compared(kind: str, attributes: Any, key: str, value: Any) -> Expression:
-    if kind in ("in", "nin"):
-        if not isinstance(value, list) or len(value) > _MOST_PARTS:
-            raise InvalidFilter(
-                f"A filter of type {kind!r} needs a list of at most {_MOST_PARTS} values.", param="filters"
-            )
-        among = sa.or_(sa.false(), *(_equals(attributes, key, one) for one in value))
-        return among if kind == "in" else sa.not_(among)
-    if kind in ("eq", "ne"):
-        same = _equals(attributes, key, value)
-        return same if kind == "eq" else sa.not_(same)
-    if kind in _ORDERED:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InvalidFilter(f"A filter of type {kind!r} compares numbers.", param="filters")
+    if isinstance(found, Compound):
+        inner = [to_sql(part, attributes) for part in found.filters]
+        return sa.and_(*inner) if found.type == "and" else sa.or_(*inner)
+    if found.type in _ORDERED:
         # only numbers are cast: another file may have text under the same key, and AND does not fix the order
-        number = sa.case((sa.func.jsonb_typeof(attributes[key]) == "number", attributes[key].as_float()))
-        return sa.func.coalesce(_ORDERED[kind](number, float(value)), sa.false())
-    raise InvalidFilter(
-        f"Unknown filter type {kind!r}; known: eq, ne, gt, gte, lt, lte, in, nin, and, or.", param="filters"
-    )
+        number = sa.case((sa.func.jsonb_typeof(attributes[found.key]) == "number", attributes[found.key].as_float()))
+        return sa.func.coalesce(_ORDERED[found.type](number, float(found.values()[0])), sa.false())
+    among = sa.or_(sa.false(), *(_equals(attributes, found.key, one) for one in found.values()))
+    return among if found.type in {"eq", "in"} else sa.not_(among)
 
 
-def _equals(attributes: Any, key: str, value: Any) -> Expression:
+def _equals(attributes: Any, key: str, value: Scalar) -> Expression:
     """Containment compares whole values with their types: 1 is 1.0, but neither "1" nor true."""
-    if not isinstance(value, bool | int | float | str):
-        raise InvalidFilter("A filter's value is text, a number or a boolean.", param="filters")
     contained: Expression = attributes.bool_op("@>")(sa.cast({key: value}, JSONB))
     return contained

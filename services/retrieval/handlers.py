@@ -1,69 +1,20 @@
-"""What retrieval does: create stores, index files into passages, search, embed."""
+"""What the retrieval worker answers: searches, embeddings, and (in the table below) its jobs."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from services.retrieval import repository
-from services.retrieval.errors import TextTooLong
+from services.retrieval.embedder import Embedder
+from services.retrieval.embeddings import embedding_list, texts
+from services.retrieval.errors import EmbedderNotFound, NotAnEmbedder, TextTooLong
 from services.retrieval.extract import storable
 from services.retrieval.indexing import index_vector_store
-from services.retrieval.schemas import EmbedBody, SearchBody, read_body
+from services.retrieval.schemas import CreateEmbedding, EmbedBody, SearchBody
 from services.retrieval.search import search
-from services.retrieval.settings import RetrievalSettings
-from services.retrieval.tables import VectorStore
+from services.retrieval.store_life import free_vector_store
 from services.retrieval.wiring import RetrievalWiring
-from shared import jobs
-from shared.ids import new_id
 from shared.live import LiveContext
-from shared.messages import IndexVectorStore
-
-
-def create_store(
-    session: Session,
-    project_id: str,
-    *,
-    name: str,
-    file_ids: Sequence[str],
-    metadata: dict[str, Any],
-    chunking: dict[str, Any] | None,
-    settings: RetrievalSettings,
-) -> VectorStore:
-    """A store and, if it has files, the order to index them."""
-    store = VectorStore(
-        id=new_id("vs_"),
-        project_id=project_id,
-        name=name,
-        embedder=settings.embedder,
-        chunking=chunking or {"most": settings.passage_tokens, "overlap": settings.passage_overlap},
-        metadata_=metadata,
-        status="in_progress" if file_ids else "completed",
-    )
-    session.add(store)
-    session.flush()
-    if file_ids:
-        attach_files(session, store, file_ids, {})
-    session.refresh(store)
-    return store
-
-
-def attach_files(session: Session, store: VectorStore, file_ids: Sequence[str], attributes: dict[str, Any]) -> None:
-    """Add files to a store and order their indexing."""
-    unique = list(dict.fromkeys(file_ids))
-    repository.add_files(session, store, repository.source_files(session, unique), attributes)
-    store.status = "in_progress"
-    command = IndexVectorStore(vector_store_id=store.id, file_ids=unique)
-    jobs.send(session, store.project_id, command, subject_id=store.id)
-
-
-def fresh_store(session: Session, store_id: str) -> VectorStore:
-    """The store with its true state, also when the job that indexed it died."""
-    store = repository.get_store(session, store_id)
-    if store.status == "in_progress":
-        repository.settle(session, store_id)
-        session.refresh(store)
-    return store
+from shared.live.bodies import read_body
+from shared.messages import FreeVectorStore, IndexVectorStore
 
 
 def answer_search(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +23,7 @@ def answer_search(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
     asked = read_body(SearchBody, body)
     queries = [storable(query) for query in ([asked.query] if isinstance(asked.query, str) else asked.query)]
     with wiring.database.transaction(context.project_id) as session:
-        embedder_name = repository.get_store(session, asked.vector_store_id).embedder
+        embedder_name = repository.usable_store(session, asked.vector_store_id).embedder
     vectors = wiring.embedder(embedder_name).embed(queries) if asked.mode != "text" else [None] * len(queries)
     with wiring.database.transaction(context.project_id) as session:
         results = [
@@ -84,18 +35,41 @@ def answer_search(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
 
 def answer_embed(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
     """Live "retrieval.embed": unit vectors and the exact token count. A text too long is refused, never cut."""
-    wiring: RetrievalWiring = context.wiring
     asked = read_body(EmbedBody, body)
-    embedder = wiring.embedder(asked.model)
-    texts = [storable(text) for text in asked.input]
-    tokens = embedder.count_tokens(texts)
+    embedder = _embedder(context, asked.model)
+    stored = [storable(text) for text in asked.input]
+    tokens = embedder.count_tokens(stored)
     for number, found in enumerate(tokens):
         if found > embedder.most_tokens:
             raise TextTooLong(
-                f"Input {number} has {found} tokens; {asked.model} reads at most {embedder.most_tokens}.", param="input"
+                f"Invalid 'input[{number}]': it has {found} tokens; {asked.model} reads at most "
+                f"{embedder.most_tokens}. Send it in parts.",
+                param="input",
             )
-    return {"embeddings": embedder.embed(texts).tolist(), "prompt_tokens": sum(tokens)}
+    return {"embeddings": embedder.embed(stored).tolist(), "prompt_tokens": sum(tokens)}
 
 
-JOB_HANDLERS = {IndexVectorStore: index_vector_store}
-LIVE_HANDLERS = {"retrieval.search": answer_search, "retrieval.embed": answer_embed}
+def answer_embeddings(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
+    """Live "retrieval.embeddings": a body as OpenAI's clients write it (a line of a batch), answered whole."""
+    asked = read_body(CreateEmbedding, body)
+    found = answer_embed(context, {"model": asked.model, "input": texts(asked.input)})
+    return embedding_list(asked, found)
+
+
+def _embedder(context: LiveContext, name: str) -> Embedder:
+    wiring: RetrievalWiring = context.wiring
+    try:
+        return wiring.embedder(name)
+    except EmbedderNotFound as unknown:
+        with wiring.database.transaction(context.project_id) as session:
+            if repository.answers_in_words(session, name):
+                raise NotAnEmbedder.of(name) from unknown
+        raise
+
+
+JOB_HANDLERS = {IndexVectorStore: index_vector_store, FreeVectorStore: free_vector_store}
+LIVE_HANDLERS = {
+    "retrieval.search": answer_search,
+    "retrieval.embed": answer_embed,
+    "retrieval.embeddings": answer_embeddings,
+}

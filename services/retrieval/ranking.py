@@ -7,6 +7,7 @@ and a rare identifier that one passage alone has should win by much. docs/lab-no
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 _SATURATION = 1.2
 _LENGTH = 0.75
@@ -60,6 +61,15 @@ def rank(
         if mode == "hybrid":
             scores = {one.id: (scores[one.id] + min(max(one.similarity, 0.0), 1.0)) / 2 for one in candidates}
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+def best_of_each(results: Sequence[Sequence[dict[str, Any]]], most: int) -> list[dict[str, Any]]:
+    """The results of several queries as one list, best first: a passage that several found keeps its best score."""
+    best: dict[str, dict[str, Any]] = {}
+    for result in (result for found in results for result in found):
+        if result["id"] not in best or best[result["id"]]["score"] < result["score"]:
+            best[result["id"]] = result
+    return sorted(best.values(), key=lambda result: (-result["score"], result["id"]))[:most]
 
 
 def _by_words(candidates: Sequence[Candidate], words: Sequence[str], collection: Collection) -> dict[str, float]:

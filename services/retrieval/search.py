@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.orm import Session
 
 from services.retrieval.embedder import Vectors
-from services.retrieval.filters import to_sql
+from services.retrieval.filters import Comparison, Compound, to_sql
 from services.retrieval.lexemes import compounds, quote
 from services.retrieval.ranking import Candidate, Collection, rank
 from services.retrieval.tables import Document, PassageRow, VectorStoreFile
@@ -42,12 +42,9 @@ def search(
     *,
     k: int,
     mode: str = "hybrid",
-    filters: dict[str, Any] | None = None,
+    filters: Comparison | Compound | None = None,
 ) -> list[dict[str, Any]]:
-    """The k best passages, best first. `vector` is (dimensions,), needed unless the mode is "text".
-
-    Raises InvalidFilter for a filter that makes no sense.
-    """
+    """The k best passages, best first. `vector` is (dimensions,), needed unless the mode is "text"."""
     most = max(_CANDIDATES, k)
     allowed = _allowed_documents(store_id, filters)
     # a generic plan would ignore how many passages this store has; compiling a query costs more than running it
@@ -65,7 +62,7 @@ def search(
     return _passages(session, rank(candidates, words, collection, mode)[:k])
 
 
-def _allowed_documents(store_id: str, filters: dict[str, Any] | None) -> Allowed:
+def _allowed_documents(store_id: str, filters: Comparison | Compound | None) -> Allowed:
     """The documents whose file passes the filters; None without filters."""
     if filters is None:
         return None

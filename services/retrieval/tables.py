@@ -8,6 +8,7 @@ from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
+from services.retrieval.domain import expires_at
 from shared.database import Base, TenantRow
 
 _MOMENT = sa.TIMESTAMP(timezone=True)
@@ -18,12 +19,22 @@ class VectorStore(TenantRow, Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str]
+    description: Mapped[str | None]
     embedder: Mapped[str]
     chunking: Mapped[dict[str, Any]]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
     status: Mapped[str] = mapped_column(server_default="in_progress")
     created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
     last_active_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
+    expires_days: Mapped[int | None]
+
+    @property
+    def expires_at(self) -> datetime | None:
+        return expires_at(self.last_active_at, self.expires_days)
+
+    def is_expired(self, moment: datetime) -> bool:
+        """Final once its time is over, whether or not its passages are swept already."""
+        return self.status == "expired" or (self.expires_at is not None and self.expires_at <= moment)
 
 
 class VectorStoreFile(TenantRow, Base):
@@ -36,7 +47,32 @@ class VectorStoreFile(TenantRow, Base):
     last_error: Mapped[dict[str, Any] | None]
     attributes: Mapped[dict[str, Any]]
     usage_bytes: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
+    chunking: Mapped[dict[str, Any] | None]
+    """None for the store's own."""
+    job_id: Mapped[str | None]
+    """The job that is to index it, or was: no other may."""
     created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
+
+
+class FileBatch(TenantRow, Base):
+    """Files attached together. `file_counts` is written once, when the batch is over."""
+
+    __tablename__ = "vector_store_batches"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    vector_store_id: Mapped[str]
+    job_id: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="in_progress")
+    file_counts: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
+
+
+class FileOfBatch(TenantRow, Base):
+    __tablename__ = "vector_store_batch_files"
+
+    batch_id: Mapped[str] = mapped_column(primary_key=True)
+    file_id: Mapped[str] = mapped_column(primary_key=True)
+    vector_store_id: Mapped[str]
 
 
 class Document(TenantRow, Base):

@@ -4,7 +4,7 @@ import threading
 
 from services.retrieval.batcher import BatchingEmbedder
 from services.retrieval.embedder import Embedder
-from services.retrieval.errors import EmbedderNotFound
+from services.retrieval.errors import EmbedderNotFound, NotAnEmbedder
 from services.retrieval.handlers import JOB_HANDLERS, LIVE_HANDLERS
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.wiring import RetrievalWiring
@@ -27,8 +27,12 @@ class Embedders:
             return self._loaded[name]
 
     def _make(self, name: str) -> BatchingEmbedder:
-        folder = self._settings.models_dir / name
-        if "/" in name or name.startswith(".") or not (folder / "modules.json").exists():
+        models = self._settings.models_dir
+        known = (path for path in models.iterdir() if path.name[0] != ".") if models.is_dir() else ()
+        folder = next((path for path in known if path.name == name), models)  # a label, never a path
+        if not (folder / "modules.json").exists():
+            if (folder / "config.json").exists():
+                raise NotAnEmbedder.of(name)
             raise EmbedderNotFound(
                 f"There is no embedder {name!r} here. `uplift models list` shows them.", param="model"
             )

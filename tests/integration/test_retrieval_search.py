@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy.orm import Session
 
 from services.retrieval import repository
+from services.retrieval.document_rows import Indexed, replace_documents
 from services.retrieval.embedder import Vectors
 from services.retrieval.passages import Chunk
-from services.retrieval.repository import Indexed, SourceFile
+from services.retrieval.repository import Attachment, SourceFile
+from services.retrieval.schemas import SearchBody
 from services.retrieval.search import search
 from services.retrieval.tables import VectorStore
 from shared.database import Database
-from shared.errors import UpliftError
 from shared.ids import new_id
 from tests.conftest import make_project
 from tests.fakes.word_embedder import WordEmbedder
@@ -48,9 +49,9 @@ def write_store(session: Session, project_id: str, texts: dict[str, tuple[str, s
     session.flush()
     for name, (title, text) in texts.items():
         file = SourceFile(id=new_id("file-"), filename=name, blob_key="", bytes=0)
-        repository.add_files(session, store, [file], ATTRIBUTES.get(name, {}))
+        repository.attach(session, store, [Attachment(file, ATTRIBUTES.get(name, {}))], job_id="none")
         vectors = embedder.embed([f"{title}\n{text}"])
-        repository.replace_documents(session, store, [Indexed(file, title, [Chunk(title, text, 12)], vectors)])
+        replace_documents(session, store, [Indexed(file, title, [Chunk(title, text, 12)], vectors)])
     return store.id
 
 
@@ -66,9 +67,10 @@ def store(database: Database, project_id: str) -> str:
 
 @pytest.fixture
 def ask(database: Database, project_id: str, store: str) -> Ask:
-    def asked(query: str, **options: Any) -> list[str]:
+    def asked(query: str, filters: dict[str, Any] | None = None, **options: Any) -> list[str]:
         with database.transaction(project_id) as session:
-            found = search(session, store, query, vector_of(query), **{"k": 50, **options})
+            read = SearchBody.model_validate({"vector_store_id": store, "query": query, "filters": filters})
+            found = search(session, store, query, vector_of(query), filters=read.filters, **{"k": 50, **options})
         return [one["document"] for one in found]
 
     return asked
@@ -178,8 +180,3 @@ def test_says_what_a_citation_needs(database: Database, project_id: str, store: 
     }  # fmt: skip
     assert (found["document"], found["title"]) == ("naptime.md", "autovacuum_naptime")
     assert found["attributes"] == ATTRIBUTES["naptime.md"]
-
-
-def test_refuses_a_filter_it_does_not_know(ask: Ask) -> None:
-    with pytest.raises(UpliftError, match="like"):
-        ask("x", filters={"type": "like", "key": "a", "value": "b"})

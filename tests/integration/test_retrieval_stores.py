@@ -1,87 +1,24 @@
 """Vector stores over HTTP with the unmodified OpenAI client, indexed by the real job on the real Postgres."""
 
-import base64
-import io
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import numpy as np
 import openai
 import pytest
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 
-from services.data.handlers import keep_file
-from services.retrieval.app import create_retrieval_app
-from services.retrieval.embedder import Embedder
-from services.retrieval.errors import EmbedderNotFound
 from services.retrieval.handlers import JOB_HANDLERS
 from services.retrieval.tables import Document, PassageRow
-from services.retrieval.wiring import RetrievalWiring
 from shared import jobs
 from shared.database import Database
 from shared.jobs import Job
 from shared.jobs.runner import JobRunner
 from shared.settings import Settings
 from shared.storage import Storage
-from shared.web import Caller
 from tests.conftest import make_project
-from tests.fakes.word_embedder import InProcessLive, WordEmbedder
+from tests.fakes.retrieval_parts import Parts
 
 pytestmark = pytest.mark.stack
-
-
-class Parts:
-    """A project's client, its worker, and the embedder between them."""
-
-    def __init__(self, settings: Settings, database: Database, storage: Storage, project_id: str) -> None:
-        self.project_id, self.database = project_id, database
-        self.embedder = WordEmbedder()
-        live: Any = InProcessLive.__new__(InProcessLive)
-        self.wiring = RetrievalWiring(settings, database, storage, live, embedder=self._named)
-        live.wiring = self.wiring
-        app = create_retrieval_app(
-            lambda _request, _wiring: Caller(project_id, "tests", "org", "key", ("admin",), "req")
-        )
-        app.state.wiring = self.wiring
-        self.http = TestClient(app)
-        self.client = openai.OpenAI(
-            api_key="any", base_url="http://testserver/v1", http_client=self.http, max_retries=0
-        )
-
-    def _named(self, name: str) -> Embedder:
-        if name != "all-minilm-l6-v2":
-            raise EmbedderNotFound(f"There is no embedder {name!r} here.", param="model")
-        return self.embedder
-
-    def upload(self, **contents: str | bytes) -> list[str]:
-        """Ids of files named as the keywords, `_` before the suffix read as a dot."""
-        return [self._upload(name, content) for name, content in contents.items()]
-
-    def _upload(self, name: str, content: str | bytes) -> str:
-        data = io.BytesIO(content.encode() if isinstance(content, str) else content)
-        named = ".".join(name.rsplit("_", 1))
-        kept = keep_file(self.wiring, self.project_id, data, filename=named, purpose="assistants", expires_after=None)
-        return kept.id
-
-    def queued(self, store_id: str) -> list[str]:
-        with self.database.transaction(self.project_id) as session:
-            waiting = sa.select(Job.id).where(Job.subject_id == store_id, Job.status == "queued")
-            return list(session.scalars(waiting.order_by(Job.created_at)))
-
-    def work(self, store_id: str) -> list[str]:
-        """Run the store's waiting jobs; answers what became of each."""
-        runner = JobRunner(self.wiring, JOB_HANDLERS, worker="test")
-        return [runner.run(self.project_id, job_id) for job_id in self.queued(store_id)]
-
-    def count(self, table: Any, store_id: str) -> int:
-        with self.database.transaction(self.project_id) as session:
-            of_store = table.vector_store_id == store_id
-            return session.scalar(sa.select(sa.func.count()).select_from(table).where(of_store)) or 0
-
-    def ask(self, store_id: str, query: str, **options: Any) -> list[str]:
-        return [found.filename for found in self.client.vector_stores.search(store_id, query=query, **options)]
 
 
 @pytest.fixture
@@ -269,39 +206,3 @@ def test_shows_no_store_to_another_project(
         stranger.ask(store.id, "secret")
     with pytest.raises(openai.NotFoundError, match=files[0]):
         stranger.client.vector_stores.create(file_ids=files)
-
-
-def test_embeds_as_the_client_decodes_it(parts: Parts) -> None:
-    model = "all-minilm-l6-v2"
-    sent = ["one two", "three"]
-    decoded = parts.client.embeddings.create(model=model, input=sent)
-    floats = parts.client.embeddings.create(model=model, input=sent, encoding_format="float")
-    expected = parts.embedder.embed(sent)
-    assert np.allclose([one.embedding for one in decoded.data], expected, atol=1e-7)
-    assert np.allclose([one.embedding for one in floats.data], expected, atol=1e-7)
-    assert (decoded.usage.prompt_tokens, decoded.usage.total_tokens) == (3, 3)
-    raw = parts.http.post("/v1/embeddings", json={"model": model, "input": "one two", "encoding_format": "base64"})
-    packed = base64.b64decode(raw.json()["data"][0]["embedding"])
-    assert np.allclose(np.frombuffer(packed, "<f4"), expected[0], atol=1e-7)
-    short = np.asarray(parts.client.embeddings.create(model=model, input="one", dimensions=8).data[0].embedding)
-    assert short.shape == (8,)
-    assert np.isclose(np.linalg.norm(short), 1.0)
-
-
-@pytest.mark.parametrize(
-    ("asked", "param"),
-    [
-        ({"input": [1, 2, 3]}, "input"),
-        ({"input": [[1], [2]]}, "input"),
-        ({"input": ""}, "input"),
-        ({"input": []}, "input"),
-        ({"input": "word " * 41}, "input"),
-        ({"input": "a", "dimensions": 65}, "dimensions"),
-    ],
-)
-def test_refuses_what_it_cannot_embed_and_names_it(parts: Parts, asked: dict[str, Any], param: str) -> None:
-    with pytest.raises(openai.BadRequestError) as refused:
-        parts.client.embeddings.create(model="all-minilm-l6-v2", **asked)
-    assert refused.value.param == param
-    with pytest.raises(openai.NotFoundError):
-        parts.client.embeddings.create(model="../etc", input="a")

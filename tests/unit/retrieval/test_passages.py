@@ -121,6 +121,12 @@ def test_keeps_the_spaces_of_html_and_a_body_whose_head_never_ends() -> None:
     assert "a\n  b" in text
 
 
+def test_reads_source_code_without_taking_its_comments_for_headings() -> None:
+    text = to_text("a.py", b"# Not a heading\nx = 1\n\n# Nor this\ny = 2\n")
+    [chunk] = cut(text, fallback_title="a", count=count, most=50)
+    assert (chunk.title, chunk.text) == ("a", "# Not a heading\nx = 1\n# Nor this\ny = 2")
+
+
 def test_reads_text_in_utf_16_too() -> None:
     assert to_text("a.txt", "é".encode("utf-16")) == "é"
 

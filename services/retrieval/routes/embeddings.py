@@ -1,0 +1,26 @@
+"""Embeddings."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from services.retrieval.embeddings import embedding_list, texts
+from services.retrieval.routes.edge import Parts, Who
+from services.retrieval.schemas import CreateEmbedding
+
+router = APIRouter()
+_EMBED_SECONDS = 120.0
+
+
+@router.post("/embeddings")
+def create_embeddings(body: CreateEmbedding, who: Who, parts: Parts) -> dict[str, Any]:
+    """Unit vectors; base64 is little-endian float32, as the client decodes it."""
+    answer = parts.live.ask(
+        "retrieval.interactive",
+        "retrieval.embed",
+        who.project_id,
+        {"model": body.model, "input": texts(body.input)},
+        timeout_s=_EMBED_SECONDS,
+    )
+    who.charge_tokens(answer["prompt_tokens"])
+    return embedding_list(body, answer)

@@ -1,0 +1,73 @@
+"""The files of a vector store."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from services.retrieval import document_rows, repository, store_life
+from services.retrieval.routes.edge import Listed, Parts, Who, ask_again
+from services.retrieval.routes.objects import file_object
+from services.retrieval.schemas import AttachFile, UpdateFile
+from shared.web import page
+
+router = APIRouter(prefix="/vector_stores/{store_id}/files")
+Status = Annotated[
+    Literal["in_progress", "completed", "failed", "cancelled"] | None,
+    Query(alias="filter", description="Only files of this status."),
+]
+
+
+@router.post("")
+def attach_file(store_id: str, body: AttachFile, who: Who, parts: Parts) -> dict[str, Any]:
+    """Add one file and index it; one that is in the store already is indexed anew."""
+    with parts.database.transaction(who.project_id) as session:
+        store = repository.usable_store(session, store_id, lock=True)
+        store_life.attach_files(session, store, [body.ordered()])
+        return file_object(store, repository.get_file(session, store_id, body.file_id))
+
+
+@router.get("")
+def list_files(store_id: str, who: Who, parts: Parts, listed: Listed, status: Status = None) -> dict[str, Any]:
+    """The store's files, newest first unless `order=asc`, `filter` by status."""
+    with parts.database.transaction(who.project_id) as session:
+        store = store_life.fresh_store(session, store_id)
+        found, more = repository.list_files(session, store_id, listed, status=status)
+        return page([file_object(store, file) for file in found], has_more=more)
+
+
+@router.get("/{file_id}")
+def show_file(store_id: str, file_id: str, who: Who, parts: Parts, response: Response) -> dict[str, Any]:
+    """One file's state in the store; `last_error` says why it failed."""
+    with parts.database.transaction(who.project_id) as session:
+        store = store_life.fresh_store(session, store_id)
+        file = repository.get_file(session, store_id, file_id)
+        ask_again(response, file.status)
+        return file_object(store, file)
+
+
+@router.post("/{file_id}")
+def update_file(store_id: str, file_id: str, body: UpdateFile, who: Who, parts: Parts) -> dict[str, Any]:
+    """Replace the attributes that searches filter by; nothing is indexed again."""
+    with parts.database.transaction(who.project_id) as session:
+        file = repository.get_file(session, store_id, file_id, lock=True)
+        file.attributes = dict(body.attributes or {})
+        session.flush()
+        return file_object(repository.get_store(session, store_id), file)
+
+
+@router.get("/{file_id}/content")
+def file_content(store_id: str, file_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """The file's passages in reading order; none while it waits, and of an expired store."""
+    with parts.database.transaction(who.project_id) as session:
+        repository.get_file(session, store_id, file_id)
+        texts = document_rows.file_text(session, store_id, file_id)
+    data = [{"type": "text", "text": text} for text in texts]
+    return {"object": "vector_store.file_content.page", "data": data, "has_more": False, "next_page": None}
+
+
+@router.delete("/{file_id}")
+def detach_file(store_id: str, file_id: str, who: Who, parts: Parts) -> dict[str, Any]:
+    """Take a file and its passages out of the store."""
+    with parts.database.transaction(who.project_id) as session:
+        store_life.detach_file(session, store_id, file_id)
+    return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
