@@ -5,8 +5,11 @@ The layout is short on purpose: on a CPU every token of context is paid for.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.body import Body
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 """Always sent explicitly: some chat templates insert a system prompt of their own when none is given."""
@@ -31,24 +34,24 @@ class Passage(BaseModel):
     score: float = 0.0
 
 
-class Shot(BaseModel):
+class Shot(Body):
     """One worked example of a few-shot prompt."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     question: str
     answer: str
 
 
-class PromptSpec(BaseModel):
+class PromptSpec(Body):
     """A prompt, whole: equal specs render equally. The default is the question alone."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     system: str | None = None
     instruction: str | None = None
     """Put before the question in the last user turn."""
-    shots: tuple[Shot, ...] = ()
+    shots: Annotated[tuple[Shot, ...], Field(strict=False)] = ()
     with_passages: bool = False
 
 
@@ -63,11 +66,11 @@ def render(
     """The final chat messages: system, few-shot turns, earlier turns, then passages and question in the last user turn.
 
     With `fit` and `budget` (tokens for all passages together) the passages that do not fit are dropped from the end
-    and the last that partly fits is cut at a word. A system message of the caller's own replaces the spec's.
+    and the last that partly fits is cut at a word. The caller's own system messages, put together, replace the spec's.
     """
-    own_system = [m for m in messages if m["role"] == "system"]
+    own_system = [m["content"] for m in messages if m["role"] == "system"]
     turns = [m for m in messages if m["role"] != "system"]
-    system = own_system[0]["content"] if own_system else spec.system or DEFAULT_SYSTEM
+    system = "\n".join(own_system) if own_system else spec.system or DEFAULT_SYSTEM
     laid_out = [{"role": "system", "content": system}]
     for shot in spec.shots:
         laid_out.append({"role": "user", "content": _question(spec, shot.question)})

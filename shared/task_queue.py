@@ -1,6 +1,7 @@
 """Celery as we use it: early-acknowledged JSON wake-ups on named queues, no results, no ETA, nothing prefetched."""
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,10 @@ from shared.telemetry import configure_logging, logger
 RUN_JOB = "uplift.run_job"
 ANSWER_LIVE = "uplift.answer_live"
 log = logger(__name__)
+_SWITCH_SECONDS = 0.0005
+"""How long a thread waits before it demands the interpreter. A thread that computes gives it up for each operation and
+has it back before a waiting one wakes, so that one waits for the whole interval: with Python's 5 ms, twice for a token
+on its way out."""
 
 
 def make_publisher(settings: Settings) -> Celery:
@@ -69,14 +74,18 @@ def make_worker_app(
     settings = Settings()
     app = make_publisher(settings)
     app.main = name
-    app.conf.task_queues = [Queue(queue) for queue in queues]
+    # a message is gone once it is read: jobs are woken again from their rows, live requests by their clients; keeping
+    # each in a second list until its acknowledgement is two more trips to Redis before any work begins. How many are
+    # read is bounded by `worker_disable_prefetch` (free slots), not by what is unacknowledged
+    app.conf.task_queues = [Queue(queue, no_ack=True) for queue in queues]
     state = _WorkerState(name, wiring_factory, job_handlers, live_handlers or {})
 
-    @app.task(name=RUN_JOB, ignore_result=True)
+    # not shared: Celery would hand a task to every other app of the process, whose own of that name it may replace
+    @app.task(name=RUN_JOB, ignore_result=True, shared=False)
     def run_job(project_id: str, job_id: str) -> None:
         state.runner.run(project_id, job_id)
 
-    @app.task(name=ANSWER_LIVE, ignore_result=True)
+    @app.task(name=ANSWER_LIVE, ignore_result=True, shared=False)
     def answer_live(message: dict[str, Any]) -> None:
         state.live_server.answer(message)
 
@@ -109,6 +118,7 @@ class _WorkerState:
         from shared.jobs.runner import JobRunner
         from shared.live import LiveServer
 
+        sys.setswitchinterval(_SWITCH_SECONDS)
         with self._started:
             self.wiring = self._wiring_factory()
             self.runner = JobRunner(self.wiring, self._job_handlers, worker=self._name)

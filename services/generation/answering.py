@@ -1,7 +1,7 @@
 """What the service asks of a generation engine, and what it hears back; pure values and one protocol."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -25,6 +25,17 @@ class Sampling:
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    """Of the first choice; the choices after it count up from it."""
+    frequency_penalty: float = 0.0
+    """Subtracted from a token's logit for every time that the answer has it already."""
+    presence_penalty: float = 0.0
+    """Subtracted from a token's logit once the answer has it."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logits of these tokens."""
+    top_logprobs: int | None = None
+    """How many of the likeliest tokens to report beside each chosen one; None reports no probabilities."""
+    json_schema: str | None = None
+    """A JSON Schema, as JSON, that the answer must satisfy."""
 
 
 def _never() -> bool:
@@ -38,6 +49,11 @@ class GenerationRequest:
     messages: list[dict[str, str]]
     sampling: Sampling
     adapter: AdapterRef | None = None
+    choices: int = 1
+    """Answers to the same messages, each chosen on its own."""
+    max_tokens_param: str | None = None
+    """The field in which the caller named `max_tokens`: more than the window has room for is then refused in its name.
+    None cuts the answer to what is left."""
     deadline: float | None = None
     """By `time.monotonic()`, in seconds; past it the answer ends with DeadlineExceeded."""
     abandoned: Callable[[], bool] = _never
@@ -47,15 +63,31 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token as its bytes, and the natural logarithm of the probability that the model itself gave it.
+
+    That is before temperature, penalties, biases and constraints.
+    """
+
+    token: bytes
+    logprob: float
+    alternatives: tuple["TokenLogprob", ...] = ()
+    """The likeliest tokens in its place, the likeliest first."""
+
+
+@dataclass(frozen=True)
 class Delta:
-    """More text of an answer; never a broken character, never part of a stop string."""
+    """More text of a choice; never a broken character, never part of a stop string."""
 
     text: str
+    choice: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens that the text ends or begins; none unless asked for."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of an answer, with exact token counts and times in milliseconds since the request was submitted."""
+    """The end of a choice, with exact token counts and times in milliseconds since the request was submitted."""
 
     reason: FinishReason
     prompt_tokens: int
@@ -63,10 +95,14 @@ class Finished:
     queue_ms: float
     prefill_ms: float
     total_ms: float
+    choice: int = 0
 
 
 class GenerationStream(Protocol):
-    """One answer as it is written: deltas, then one Finished. Iterating raises the error that ended it, if one did."""
+    """A request's choices as they are written: each has deltas, then one Finished.
+
+    Iterating ends with the last Finished, or raises the error that ended one of them, and then all of them.
+    """
 
     def __iter__(self) -> Iterator[Delta | Finished]: ...
 

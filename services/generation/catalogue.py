@@ -12,13 +12,14 @@ from shared.clock import unix
 
 
 def model_list(session: Session, models_dir: Path) -> list[dict[str, Any]]:
-    """Base models first, then releases, variants and adapters newest first, embedders last."""
+    """Base models first, then releases, variants, adapters and checkpoints newest first, embedders last."""
     local = local_models(models_dir)
     return [
         *(_local(model) for model in local if model.kind == "base"),
         *(_row(row.model_id, "release", row.created_at) for row in repository.releases(session)),
         *(_row(row.model_id, "variant", row.created_at) for row in repository.all_variants(session)),
         *(_row(row.model_id, "adapter", row.created_at) for row in repository.adapters(session)),
+        *(_row(row.model_id, "checkpoint", row.created_at) for row in repository.checkpoints(session)),
         *(_local(model) for model in local if model.kind == "embedder"),
     ]
 

@@ -13,42 +13,71 @@ from shared.web import error_body
 
 def completion(answer: dict[str, Any]) -> dict[str, Any]:
     """A chat.completion object; `citations` is ours, beside OpenAI's fields."""
-    message = {"role": "assistant", "content": answer["text"], "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": answer["finish_reason"], "logprobs": None}
     return {
         "id": new_id("chatcmpl-"),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": answer["model"],
-        "choices": [choice],
+        "system_fingerprint": answer["system_fingerprint"],
+        "service_tier": None,
+        "choices": [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": choice["text"], "refusal": None},
+                "finish_reason": choice["finish_reason"],
+                "logprobs": _logprobs(choice["logprobs"]),
+            }
+            for index, choice in enumerate(answer["choices"])
+        ],
         "usage": answer["usage"],
         "citations": answer["citations"],
     }
 
 
-async def chunks(replies: AsyncIterator[Reply], model: str, *, include_usage: bool) -> AsyncIterator[str]:
-    """Server-sent events: role, text as it comes, the finish reason, usage if asked, [DONE].
+async def chunks(
+    replies: AsyncIterator[Reply], model: str, *, choices: int = 1, include_usage: bool = False
+) -> AsyncIterator[str]:
+    """Server-sent events: each choice's role, its text as it comes, its finish reason; usage if asked; [DONE].
 
-    An error after the first byte can no longer be a status; it is sent as an event, which the client raises.
+    The last finish chunk carries the `citations`. An error after the first byte can no longer be a status; it is sent
+    as an event, which the client raises, and ends the stream.
     """
     head = {"id": new_id("chatcmpl-"), "object": "chat.completion.chunk", "created": int(time.time()), "model": model}
+    head |= {"service_tier": None, "system_fingerprint": None} | ({"usage": None} if include_usage else {})
 
-    def event(delta: dict[str, Any], reason: str | None = None, **more: Any) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
-        return _sse(head | {"choices": [choice]} | more)
+    def event(choice: int, delta: dict[str, Any], *, logprobs: Any = None, reason: str | None = None) -> dict[str, Any]:
+        one = {"index": choice, "delta": delta, "finish_reason": reason, "logprobs": _logprobs(logprobs)}
+        return head | {"choices": [one]}
 
-    yield event({"role": "assistant", "content": ""})
+    begun = False
+    last: dict[str, Any] = {}  # held back until the whole answer, with its citations, is there
     try:
         async for reply in replies:
+            if not begun:
+                begun = True
+                head["system_fingerprint"] = reply.data["system_fingerprint"]
+                for choice in range(choices):
+                    yield _sse(event(choice, {"role": "assistant", "content": "", "refusal": None}))
             if reply.kind == "delta":
-                yield event({"content": reply.data["text"]})
+                piece = reply.data
+                if last:
+                    yield _sse(last)
+                    last = {}
+                if piece["finish_reason"] is None:
+                    yield _sse(event(piece["choice"], {"content": piece["text"]}, logprobs=piece["logprobs"]))
+                else:
+                    last = event(piece["choice"], {}, reason=piece["finish_reason"])
             else:
-                yield event({}, reply.data["finish_reason"], citations=reply.data["citations"])
+                yield _sse(last | {"citations": reply.data["citations"]})
                 if include_usage:
                     yield _sse(head | {"choices": [], "usage": reply.data["usage"]})
+                yield "data: [DONE]\n\n"
     except UpliftError as error:
         yield _sse(error_body(error))
-    yield "data: [DONE]\n\n"
+
+
+def _logprobs(found: list[dict[str, Any]] | None) -> dict[str, Any] | None:
+    return None if found is None else {"content": found, "refusal": None}
 
 
 def _sse(data: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from shared.prompt_format import PromptSpec
@@ -37,6 +37,20 @@ class Answerer:
     prompt: PromptSpec
     retrieval: Retrieval | None
     sampling: Mapping[str, Any]
+
+
+def fingerprint(answerer: Answerer) -> str:
+    """OpenAI's `system_fingerprint`: the same as long as the same model, adapter and prompt answer.
+
+    Two answers to the same request and seed can be compared only under one fingerprint.
+    """
+    facts = {
+        "base_model": answerer.base_model,
+        "adapter": answerer.adapter.blob_key if answerer.adapter else None,
+        "prompt": answerer.prompt.model_dump(mode="json"),
+        "retrieval": asdict(answerer.retrieval) if answerer.retrieval else None,
+    }
+    return f"fp_{digest(facts)[:10]}"
 
 
 def digest(content: Mapping[str, Any]) -> str:

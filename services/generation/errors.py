@@ -38,6 +38,13 @@ class VariantInUse(Conflict):
     code = "variant_in_use"
 
 
+class AdapterInUse(Conflict):
+    """A variant answers with the adapter."""
+
+    status = 400
+    code = "model_in_use"
+
+
 class PassagesUnread(InvalidInput):
     """A variant that retrieves passages and never shows them to the model."""
 
@@ -45,7 +52,7 @@ class PassagesUnread(InvalidInput):
 
 
 class UnsupportedParameter(InvalidInput):
-    """An option of the OpenAI API that we do not honour yet: refused by name, never ignored."""
+    """An option of the OpenAI API that we do not honour: refused by name, never ignored."""
 
     code = "unsupported_parameter"
 
@@ -57,7 +64,21 @@ class MessagesRefused(InvalidInput):
 
 
 class PromptTooLong(InvalidInput):
+    """Messages, or messages and the answer asked for, beyond the model's window or our limits."""
+
     code = "context_length_exceeded"
+
+
+class SchemaRefused(InvalidInput):
+    """A JSON Schema that cannot become a grammar; the message says why."""
+
+    code = "invalid_json_schema"
+
+
+class TokenUnknown(InvalidInput):
+    """A token id that the model does not have."""
+
+    code = "unknown_token"
 
 
 class UnsupportedAdapter(InvalidInput):

@@ -7,20 +7,32 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.generation import repository
-from services.generation.answering import AdapterRef, Finished, GenerationEngine, GenerationRequest, Sampling
+from services.generation.answering import AdapterRef, GenerationEngine, GenerationRequest
 from services.generation.catalogue import model_object
+from services.generation.chat import completion
+from services.generation.chat_schemas import ChatCompletion
 from services.generation.domain import Answerer, pointed, rolled_back
-from services.generation.errors import AliasTaken, ModelNotFound, NothingToRollBack, PassagesUnread, VariantNotFound
+from services.generation.errors import (
+    AliasTaken,
+    ModelNotFound,
+    NothingToRollBack,
+    PassagesUnread,
+    UnsupportedParameter,
+    VariantNotFound,
+)
 from services.generation.local_models import base_model_folder
-from services.generation.resolving import resolve
+from services.generation.resolving import resolve_now
 from services.generation.tables import Release, Variant
 from services.generation.wiring import GenerationWiring
+from services.generation.writing import Written, sampling
+from shared import jobs
 from shared.clock import now
 from shared.errors import Forbidden
 from shared.ids import new_id
 from shared.jobs import JobContext
 from shared.live import LiveContext
-from shared.messages import OrderedVariant, OrderRelease, OrderVariants
+from shared.live.bodies import read_body
+from shared.messages import DeleteWeights, OrderedVariant, OrderRelease, OrderVariants
 from shared.prompt_format import Passage, PromptSpec, render, within
 
 _SEARCH_SECONDS = 60.0
@@ -29,35 +41,31 @@ _SEARCH_SECONDS = 60.0
 def answer_chat(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
     """Live "generation.chat": resolve the model, fetch its passages, lay out the prompt, generate."""
     wiring: GenerationWiring = context.wiring
-    with wiring.database.transaction(context.project_id) as session:
-        answerer = resolve(session, wiring.settings.models_dir, body["model"])
+    answerer = resolve_now(wiring.database, context.project_id, wiring.settings.models_dir, body["model"])
     engine = wiring.engine(answerer.base_model)
     passages = _passages(context, answerer, body["messages"], engine)
     request = GenerationRequest(
         messages=render(answerer.prompt, body["messages"], passages),
-        sampling=_sampling(body, answerer.sampling, wiring.settings.default_max_tokens),
+        sampling=sampling(body, answerer.sampling, wiring.settings.default_max_tokens),
         adapter=_adapter(wiring, context.project_id, answerer),
+        choices=body.get("n", 1),
+        max_tokens_param=body.get("max_tokens_param") if body.get("max_tokens") else None,
         deadline=time.monotonic() + context.remaining(),
         abandoned=context.cancelled,
         interactive=not context.batch,
     )
-    text, finished = _collect(context, engine, request, stream=bool(body.get("stream")))
-    return {
-        "model": answerer.model,
-        "text": text,
-        "finish_reason": finished.reason,
-        "usage": {
-            "prompt_tokens": finished.prompt_tokens,
-            "completion_tokens": finished.completion_tokens,
-            "total_tokens": finished.prompt_tokens + finished.completion_tokens,
-        },
-        "citations": [_citation(passage) for passage in passages],
-        "timings": {
-            "queue_ms": finished.queue_ms,
-            "prefill_ms": finished.prefill_ms,
-            "total_ms": finished.total_ms,
-        },
-    }
+    written = Written(answerer, request, emit=context.emit if body.get("stream") else None)
+    for piece in engine.submit(request):
+        written.add(piece)
+    return written.reply() | {"citations": [_citation(passage) for passage in passages]}
+
+
+def complete_chat(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
+    """Live "generation.completion": a body as clients write it (a line of a batch), checked and answered whole."""
+    order = read_body(ChatCompletion, body)
+    if order.stream:
+        raise UnsupportedParameter("A batch answers whole: leave stream out.", param="stream")
+    return completion(answer_chat(context, order.live_body()))
 
 
 def create_variant(session: Session, project_id: str, wanted: OrderedVariant, *, models_dir: Any) -> Variant:
@@ -85,6 +93,7 @@ def point_release(
     repository.variant(session, variant_id)
     taken = base_model_folder(models_dir, model_id) is not None
     taken = taken or repository.variant_by_model(session, model_id) is not None
+    taken = taken or repository.checkpoint(session, model_id) is not None
     if taken or repository.adapter(session, model_id=model_id) is not None:
         raise AliasTaken(f"{model_id!r} is already the id of another model; choose another alias.", param="model_id")
     found = repository.release_by_model(session, model_id, lock=True)
@@ -110,17 +119,26 @@ def roll_back(session: Session, release_id: str) -> Release:
     return found
 
 
-def delete_model(session: Session, model: str, *, models_dir: Any) -> None:
-    """Delete a release or a variant by its model id; raises for what is not ours to delete."""
+def delete_model(session: Session, project_id: str, model: str, *, models_dir: Any) -> None:
+    """Delete a release, a variant, a fine-tuned model or a checkpoint by its model id.
+
+    The weights are training's: it is ordered to delete them, and until it has time nothing answers with them any more.
+    Raises VariantInUse, AdapterInUse, Forbidden for models that the project does not own, ModelNotFound.
+    """
     release = repository.release_by_model(session, model, lock=True)
     variant = repository.variant_by_model(session, model)
     if release is not None:
         session.delete(release)
     elif variant is not None:
         repository.delete_variant(session, variant)
+    elif (tuned := repository.adapter(session, model_id=model) or repository.checkpoint(session, model)) is not None:
+        weights, _ = tuned
+        repository.lock_adapter(session, weights.id)
+        repository.check_unused(session, weights)
+        jobs.send(session, project_id, DeleteWeights(weights_id=weights.id), subject_id=weights.id)
     else:
         model_object(session, models_dir, model)
-        raise Forbidden(f"{model!r} is neither a release nor a variant; it cannot be deleted here.", param="model")
+        raise Forbidden(f"{model!r} belongs to every project of this platform; it cannot be deleted.", param="model")
 
 
 def order_variants(context: JobContext, order: OrderVariants) -> None:
@@ -158,6 +176,7 @@ def _prompt(wanted: OrderedVariant) -> PromptSpec | None:
 
 
 def _check_adapter(session: Session, adapter_id: str, base_model: str) -> None:
+    repository.lock_adapter(session, adapter_id)
     found = repository.adapter(session, id=adapter_id)
     if found is None:
         raise VariantNotFound(f"There is no adapter {adapter_id!r} in this project.", param="adapter_id")
@@ -188,40 +207,10 @@ def _passages(
     return within(found, engine.count_tokens, retrieval.max_passage_tokens)
 
 
-def _sampling(body: Mapping[str, Any], defaults: Mapping[str, Any], longest: int) -> Sampling:
-    """The request's own choices, then the variant's, then ours (`longest` is our longest answer, in tokens)."""
-
-    def chosen(name: str, otherwise: Any) -> Any:
-        return next((found for found in (body.get(name), defaults.get(name)) if found is not None), otherwise)
-
-    stop = body.get("stop") or ()
-    return Sampling(
-        temperature=float(chosen("temperature", 1.0)),
-        top_p=float(chosen("top_p", 1.0)),
-        max_tokens=int(chosen("max_tokens", longest)),
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        seed=body.get("seed"),
-    )
-
-
 def _adapter(wiring: GenerationWiring, project_id: str, answerer: Answerer) -> AdapterRef | None:
     if answerer.adapter is None:
         return None
     return AdapterRef(answerer.adapter.id, wiring.storage.local_folder(project_id, answerer.adapter.blob_key))
-
-
-def _collect(
-    context: LiveContext, engine: GenerationEngine, request: GenerationRequest, *, stream: bool
-) -> tuple[str, Finished]:
-    """Pass deltas on as they come; raises DeadlineExceeded when the engine gave up."""
-    parts: list[str] = []
-    for piece in engine.submit(request):
-        if isinstance(piece, Finished):
-            return "".join(parts), piece
-        parts.append(piece.text)
-        if stream:
-            context.emit({"text": piece.text})
-    raise AssertionError("a stream ends with Finished or an error")
 
 
 def _citation(passage: Passage) -> dict[str, Any]:
@@ -236,4 +225,4 @@ def _citation(passage: Passage) -> dict[str, Any]:
 
 
 JOB_HANDLERS = {OrderVariants: order_variants, OrderRelease: order_release}
-LIVE_HANDLERS = {"generation.chat": answer_chat}
+LIVE_HANDLERS = {"generation.chat": answer_chat, "generation.completion": complete_chat}

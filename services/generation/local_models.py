@@ -25,9 +25,14 @@ def local_models(folder: Path) -> list[LocalModel]:
 
 def base_model_folder(folder: Path, name: str) -> Path | None:
     """The folder of a base model, None when there is no such model. `name` is a label, never a path."""
-    if any(model.id == name and model.kind == "base" for model in local_models(folder)):
-        return folder / name
-    return None
+    path = folder / name
+    if path.name != name or name.startswith("."):
+        return None
+    try:
+        found = (path / "config.json").exists() and _describe(path).kind == "base"
+    except OSError:  # longer than any file's name
+        return None
+    return path if found else None
 
 
 def _describe(path: Path) -> LocalModel:

@@ -5,19 +5,18 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from services.generation import chat, handlers, repository
 from services.generation.catalogue import model_list, model_object
+from services.generation.chat_schemas import ChatCompletion
 from services.generation.errors import ClientGone
-from services.generation.resolving import resolve
-from services.generation.schemas import ChatCompletion, CreatePrompt, CreateRelease, CreateVariant
+from services.generation.schemas import CreatePrompt, CreateRelease, CreateVariant
 from services.generation.tables import Prompt, Release, Variant
 from shared.clock import unix
 from shared.live import Reply
 from shared.messages import OrderedVariant
-from shared.web import Caller, caller, page, wiring
+from shared.web import Caller, caller, metered, page, wiring
 from shared.wiring import Wiring
 
 router = APIRouter(tags=["generation"])
@@ -30,12 +29,14 @@ _ANSWER_SECONDS = 600.0
 
 @router.post("/chat/completions", response_model=None)
 async def create_completion(request: Request, body: ChatCompletion, who: Who, parts: Parts) -> Response:
-    """Ask any model id: base model, adapter, variant or release. Retrieval variants answer with `citations`."""
-    body.refuse_unsupported()
-    if body.stream:
-        # an unknown model must be a 404, which is impossible once the stream has begun
-        await run_in_threadpool(_check_model, parts, who.project_id, body.model)
-    replies = parts.live.astream(
+    """Ask any model id: base model, adapter (fine-tuned model), checkpoint, variant or release.
+
+    A variant that retrieves answers with `citations` beside OpenAI's fields: `{file_id, document, passage_id, title,
+    text, score}` of every passage that the model read; in a stream they are on the last finish chunk. JSON asked for by
+    `response_format` is decoded under a grammar, so it cannot be malformed, only cut off by the token limit. What
+    cannot be honoured (tools, audio, images, …) is a 400 that names the field.
+    """
+    asked = parts.live.astream(
         "generation.interactive",
         "generation.chat",
         who.project_id,
@@ -43,12 +44,13 @@ async def create_completion(request: Request, body: ChatCompletion, who: Who, pa
         timeout_s=_ANSWER_SECONDS,
         request_id=who.request_id,
     )
+    replies = metered(asked, who)
     if not body.stream:
         return JSONResponse(chat.completion(await _while_connected(request, _last(replies))))
     usage = body.stream_options is not None and body.stream_options.include_usage
-    # a full queue answers 429 before anything is sent
+    # what is refused before the first token (a full queue, an unknown model, too long a prompt) is still a status
     first = await _while_connected(request, anext(replies))
-    stream = chat.chunks(_with_first(first, replies), body.model, include_usage=usage)
+    stream = chat.chunks(_with_first(first, replies), body.model, choices=body.n or 1, include_usage=usage)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
@@ -68,9 +70,12 @@ def show_model(model: str, who: Who, parts: Parts) -> dict[str, Any]:
 
 @router.delete("/models/{model:path}")
 def delete_model(model: str, who: Who, parts: Parts) -> dict[str, Any]:
-    """Delete a release, or a variant that no release needs; base models and adapters stay."""
+    """Delete a fine-tuned model, a checkpoint, a variant or a release; it answers no more from now on.
+
+    A variant that a release needs and an adapter that a variant needs are refused (400), base models too (403).
+    """
     with parts.database.transaction(who.project_id) as session:
-        handlers.delete_model(session, model, models_dir=parts.settings.models_dir)
+        handlers.delete_model(session, who.project_id, model, models_dir=parts.settings.models_dir)
     return {"id": model, "object": "model", "deleted": True}
 
 
@@ -157,11 +162,6 @@ def roll_back_release(release_id: str, who: Who, parts: Parts) -> dict[str, Any]
     """Point a release to the variant before."""
     with parts.database.transaction(who.project_id) as session:
         return release_object(handlers.roll_back(session, release_id))
-
-
-def _check_model(parts: Wiring, project_id: str, model: str) -> None:
-    with parts.database.transaction(project_id) as session:
-        resolve(session, parts.settings.models_dir, model)
 
 
 async def _while_connected(request: Request, answer: Awaitable[T]) -> T:

@@ -6,8 +6,8 @@ import json
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
 import redis
@@ -15,12 +15,12 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from shared.errors import Unavailable, UpliftError
 from shared.ids import new_id
+from shared.live.many import Ticking, Together, take_done
 from shared.live.protocol import (
-    ABANDONED,
     CANCELLATIONS,
+    GIVEN_UP,
     STREAM_EXPIRY_SECONDS,
     Call,
-    Group,
     QueueFull,
     Reply,
     WorkerSilent,
@@ -31,7 +31,8 @@ from shared.task_queue import ANSWER_LIVE, make_publisher
 from shared.telemetry import logger
 
 log = logger(__name__)
-_CHECK_SECONDS = 0.5
+_KEEP_SECONDS = 60.0
+"""How often the stream's expiry is put off while replies come; at every reply it would cost as much as reading it."""
 
 
 class LiveClient:
@@ -56,13 +57,13 @@ class LiveClient:
         *,
         timeout_s: float,
         request_id: str | None = None,
-        group: "Group | None" = None,
+        together: "Together | None" = None,
     ) -> dict[str, Any]:
         """The final answer's data; raises UpliftError with the worker's own status and code."""
-        replies = self.stream(
-            queue_name, kind, project_id, body, timeout_s=timeout_s, request_id=request_id, group=group
+        found = self.stream(
+            queue_name, kind, project_id, body, timeout_s=timeout_s, request_id=request_id, together=together
         )
-        for reply in replies:
+        for reply in found:
             if reply.kind == "done":
                 return reply.data
         raise WorkerSilent("The answer ended without its last part.")
@@ -76,16 +77,16 @@ class LiveClient:
         *,
         timeout_s: float,
         request_id: str | None = None,
-        group: "Group | None" = None,
+        together: "Together | None" = None,
     ) -> Iterator[Reply]:
-        """Deltas, then one "done". Closing the iterator early, or its group, cancels the request at its worker."""
+        """Deltas, then one "done". Closing the iterator early cancels the request at its worker."""
         inbox: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
         call = Call(queue_name, kind, project_id, timeout_s, request_id)
         self._register(call.id, lambda what, data: inbox.put((what, data)))
         finished = False
-        if group is not None:
-            group.join(call.id, lambda: inbox.put((ABANDONED, {})))
         try:
+            if together is not None:
+                together.join(call.id, lambda: inbox.put((GIVEN_UP, {})))
             self._send(call, body)
             while not finished:
                 try:
@@ -97,9 +98,9 @@ class LiveClient:
                 if reply is not None:
                     yield reply
         finally:
-            if group is not None:
-                group.leave(call.id)
             self._leave(call, finished)
+            if together is not None:
+                together.leave(call.id)
 
     async def astream(
         self,
@@ -110,7 +111,7 @@ class LiveClient:
         *,
         timeout_s: float,
         request_id: str | None = None,
-    ) -> AsyncIterator[Reply]:
+    ) -> AsyncGenerator[Reply, None]:
         """`stream` for an event loop; cancelling the task cancels the request."""
         loop = asyncio.get_running_loop()
         inbox: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
@@ -125,7 +126,8 @@ class LiveClient:
             await asyncio.to_thread(self._send, call, body)
             while not finished:
                 try:
-                    what, data = await asyncio.wait_for(inbox.get(), call.patience())
+                    async with asyncio.timeout(call.patience()):  # cheaper than wait_for, which makes a task
+                        what, data = await inbox.get()
                 except TimeoutError:
                     raise call.silence() from None
                 reply = call.hear(what, data)
@@ -146,31 +148,44 @@ class LiveClient:
         concurrency: int,
         timeout_s: float,
         attempts: int = 3,
-        check: Callable[[], None] = lambda: None,
+        name: Callable[[int], str | None] = lambda _index: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> Generator[tuple[int, dict[str, Any] | UpliftError], None, None]:
         """Ask many at once, `concurrency` in flight; yields (index, answer or error) as they complete.
 
-        A full queue is waited for; a retryable error is asked again up to `attempts` times. `check` is called about
-        twice a second; when it raises, or the iterator is closed, what is in flight is cancelled at the workers.
+        A full queue is waited for; a retryable error is asked again up to `attempts` times. `name` gives each its
+        request id. `tick` is called about once a second; what it raises ends the asking. However the asking ends,
+        what is still in flight is cancelled at its workers.
         """
-        group = Group()
+        together = Together()
 
-        def one(body: dict[str, Any]) -> dict[str, Any] | UpliftError:
-            return self._ask_patiently(queue_name, kind, project_id, body, timeout_s, attempts, group)
+        def one(index: int, body: dict[str, Any]) -> dict[str, Any] | UpliftError:
+            def ask() -> dict[str, Any]:
+                return self.ask(
+                    queue_name,
+                    kind,
+                    project_id,
+                    body,
+                    timeout_s=timeout_s,
+                    request_id=name(index),
+                    together=together,
+                )
+
+            return self._ask_patiently(ask, together, attempts)
 
         pending: dict[Future[dict[str, Any] | UpliftError], int] = {}
-        numbered = enumerate(bodies)
         pool = ThreadPoolExecutor(concurrency, thread_name_prefix="ask-many")
+        ticking = Ticking(tick)
         try:
-            for index, body in numbered:
+            for index, body in enumerate(bodies):
                 # each thread speaks for the job that asks: its ids go along
-                pending[pool.submit(contextvars.copy_context().run, one, body)] = index
-                if len(pending) >= concurrency:
-                    yield from _take_done(pending, check)
+                pending[pool.submit(contextvars.copy_context().run, one, index, body)] = index
+                while len(pending) >= concurrency:
+                    yield from take_done(pending, ticking)
             while pending:
-                yield from _take_done(pending, check)
+                yield from take_done(pending, ticking)
         finally:
-            group.abandon()
+            together.give_up()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def ping(self) -> None:
@@ -193,28 +208,21 @@ class LiveClient:
         self._publisher.close()
 
     def _ask_patiently(
-        self,
-        queue_name: str,
-        kind: str,
-        project_id: str,
-        body: dict[str, Any],
-        timeout_s: float,
-        attempts: int,
-        group: "Group",
+        self, ask: Callable[[], dict[str, Any]], together: "Together", attempts: int
     ) -> dict[str, Any] | UpliftError:
         error: UpliftError = Unavailable("not asked yet")
         tries = 0
-        while tries < attempts and not (self._closed.is_set() or group.abandoned.is_set()):
+        while tries < attempts and not self._closed.is_set():
             try:
-                return self.ask(queue_name, kind, project_id, body, timeout_s=timeout_s, group=group)
+                return ask()
             except QueueFull as full:
-                group.abandoned.wait(full.retry_after)
+                together.over.wait(full.retry_after)
                 error = full
             except UpliftError as failed:
                 error, tries = failed, tries + 1
                 if not (failed.retryable or failed.status in {429, 503, 504}):
                     return failed
-                group.abandoned.wait(0.2 * 2**tries)
+                together.over.wait(0.2 * 2**tries)
         return error
 
     def _send(self, call: Call, body: dict[str, Any]) -> None:
@@ -238,7 +246,10 @@ class LiveClient:
                     f"{waiting} requests are waiting for {call.queue}; the limit is {limit}. Try again shortly.",
                     retry_after=5 if batch else 1,
                 )
-            self._publisher.send_task(ANSWER_LIVE, args=[message], queue=call.queue, ignore_result=True)
+            # `argsrepr`: Celery would write the whole question a second time, for logs that we do not keep
+            self._publisher.send_task(
+                ANSWER_LIVE, args=[message], argsrepr=call.kind, queue=call.queue, ignore_result=True
+            )
         except (redis.RedisError, BrokerError, OSError) as error:
             raise Unavailable("The queue (Redis) is not reachable; the request was not sent. Try again.") from error
 
@@ -262,16 +273,18 @@ class LiveClient:
             log.warning("cancellation not sent; the worker's deadline ends the request", error=str(error))
 
     def _read_replies(self) -> None:
-        last = "0-0"
+        last, kept = "0-0", 0.0
         while not self._closed.is_set():
             try:
                 found = cast(Any, self._redis.xread({self._stream: last}, count=1000, block=500))
-                self._redis.expire(self._stream, STREAM_EXPIRY_SECONDS)
+                if found and time.monotonic() - kept > _KEEP_SECONDS:
+                    self._redis.expire(self._stream, STREAM_EXPIRY_SECONDS)
+                    kept = time.monotonic()
             except (redis.RedisError, ValueError, OSError) as error:
                 if self._closed.is_set():
                     return
                 log.warning("reply stream not readable", error=str(error))
-                last = "0-0"  # a wiped Redis starts the stream anew
+                last, kept = "0-0", 0.0  # a wiped Redis starts the stream anew
                 self._closed.wait(0.5)
                 continue
             for entry_id, fields in entries(found):
@@ -283,14 +296,3 @@ class LiveClient:
             deliver = self._waiting.get(fields[b"r"].decode())
         if deliver is not None:
             deliver(fields[b"k"].decode(), json.loads(fields[b"d"]))
-
-
-def _take_done(
-    pending: dict[Future[dict[str, Any] | UpliftError], int], check: Callable[[], None]
-) -> Iterator[tuple[int, dict[str, Any] | UpliftError]]:
-    done: set[Future[dict[str, Any] | UpliftError]] = set()
-    while not done:
-        check()
-        done, _ = wait(pending, timeout=_CHECK_SECONDS, return_when=FIRST_COMPLETED)
-    for future in done:
-        yield pending.pop(future), future.result()

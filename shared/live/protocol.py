@@ -1,8 +1,7 @@
 """What both ends of a live request agree on: replies, their errors, the request's clock, reading a stream."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +9,11 @@ from shared.errors import DeadlineExceeded, RemoteError, TooManyRequests, Uplift
 from shared.ids import new_id
 from shared.telemetry import bound
 
-ABANDONED = "abandoned"
-"""What a request that is given up hears instead of its next reply; it never travels."""
 CANCELLATIONS = "uplift:cancellations"
 STREAM_LENGTH = 50_000
 STREAM_EXPIRY_SECONDS = 3600
+GIVEN_UP = "given up"
+"""What an asking thread hears when its answer is no longer wanted; it never crosses the wire."""
 QUEUE_WAIT_SECONDS = {"interactive": 60.0, "batch": 600.0}
 
 
@@ -36,38 +35,11 @@ class WorkerSilent(DeadlineExceeded):
     code = "worker_silent"
 
 
-class Abandoned(UpliftError):
-    """Whoever asked has given up; the worker is told."""
+class GivenUp(UpliftError):
+    """Whoever asked many at once wants no more answers."""
 
-    code = "abandoned"
-
-
-class Group:
-    """Requests in flight that are given up together."""
-
-    def __init__(self) -> None:
-        self.abandoned = threading.Event()
-        self._members: dict[str, Callable[[], None]] = {}
-        self._lock = threading.Lock()
-
-    def join(self, call_id: str, give_up: Callable[[], None]) -> None:
-        """`give_up` is called once the group is abandoned: at once if it is already."""
-        with self._lock:
-            self._members[call_id] = give_up
-            late = self.abandoned.is_set()
-        if late:
-            give_up()
-
-    def leave(self, call_id: str) -> None:
-        with self._lock:
-            self._members.pop(call_id, None)
-
-    def abandon(self) -> None:
-        with self._lock:
-            self.abandoned.set()
-            members = list(self._members.values())
-        for give_up in members:
-            give_up()
+    status = 499
+    code = "given_up"
 
 
 class Call:
@@ -90,8 +62,8 @@ class Call:
             # the worker keeps the deadline; the extra seconds let its own error arrive first
             self._deadline = time.monotonic() + self.timeout_s + 5.0
             return None
-        if what == ABANDONED:
-            raise Abandoned(f"The request to {self.queue} was given up by whoever asked.")
+        if what == GIVEN_UP:
+            raise GivenUp("The answer is no longer wanted.")
         if what == "error":
             raise RemoteError(data)
         return Reply(what, data)

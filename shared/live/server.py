@@ -1,6 +1,5 @@
 """Answering live requests in a worker: admit, handle, reply, and hear cancellations of what is in flight."""
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +9,8 @@ import redis
 import structlog
 
 from shared.errors import InvalidInput, UpliftError
-from shared.live.protocol import CANCELLATIONS, STREAM_LENGTH, entries
+from shared.live.protocol import CANCELLATIONS, entries
+from shared.live.replies import ReplyWriter
 from shared.telemetry import logger
 
 log = logger(__name__)
@@ -50,6 +50,7 @@ class LiveServer:
         self._wiring = wiring
         self._handlers = handlers
         self._redis = redis.Redis.from_url(wiring.settings.redis_url, socket_keepalive=True, health_check_interval=10)
+        self._replies = ReplyWriter(wiring.settings.redis_url)
         self._running: dict[str, threading.Event] = {}
         self._gone: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -65,7 +66,7 @@ class LiveServer:
             return
 
         def reply(kind: str, data: dict[str, Any]) -> None:
-            self._reply(message, kind, data)
+            self._replies.give(message["reply_to"], request_id, kind, data)
 
         with self._lock:
             self._running[request_id] = cancelled
@@ -92,19 +93,13 @@ class LiveServer:
         with self._lock:
             for event in self._running.values():
                 event.set()
+        self._replies.close()
 
     def _handle(self, context: LiveContext, message: dict[str, Any]) -> dict[str, Any]:
         handler = self._handlers.get(message["kind"])
         if handler is None:
             raise InvalidInput(f"This worker answers no {message['kind']!r}; it answers {sorted(self._handlers)}.")
         return handler(context, message["body"])
-
-    def _reply(self, message: dict[str, Any], kind: str, data: dict[str, Any]) -> None:
-        fields = {"r": message["id"], "k": kind, "d": json.dumps(data)}
-        try:
-            self._redis.xadd(message["reply_to"], cast(Any, fields), maxlen=STREAM_LENGTH, approximate=True)
-        except redis.RedisError as error:
-            log.warning("reply lost with Redis; the client times out", kind=kind, error=str(error))
 
     def _is_gone(self, request_id: str) -> bool:
         with self._lock:

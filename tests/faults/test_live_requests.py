@@ -100,7 +100,7 @@ def test_gives_up_many_at_once_at_their_workers(live: LiveClient, worker: proces
 
     bodies = [{"text": "word", "seconds": 60}] * 12
     with pytest.raises(Enough):
-        list(live.ask_many(QUEUE, "test.echo", "proj_x", bodies, concurrency=8, timeout_s=90, check=check))
+        list(live.ask_many(QUEUE, "test.echo", "proj_x", bodies, concurrency=8, timeout_s=90, tick=check))
     # neither the eight in flight nor the four that waited keep a slot
     answers = list(live.ask_many(QUEUE, "test.echo", "proj_x", [{"text": "free"}] * 8, concurrency=8, timeout_s=10))
     assert [answer["text"] for _, answer in answers if isinstance(answer, dict)] == ["free"] * 8

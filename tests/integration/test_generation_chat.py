@@ -115,6 +115,116 @@ def test_streams_the_same_answer_in_pieces(client: openai.OpenAI, echo: processe
     assert (last.choices, last.usage.completion_tokens) == ([], 7)
 
 
+def test_passes_every_option_of_the_client_on_to_the_engine(client: openai.OpenAI, echo: processes.Process) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    read = read_by_the_model(
+        client,
+        "tiny",
+        frequency_penalty=0.5,
+        presence_penalty=-0.5,
+        logit_bias={"5": 7},
+        logprobs=True,
+        top_logprobs=2,
+        max_completion_tokens=9,
+        response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema, "strict": True}},
+    )
+    assert read["options"] == {
+        "frequency_penalty": 0.5,
+        "presence_penalty": -0.5,
+        "logit_bias": {"5": 7.0},
+        "top_logprobs": 2,
+        "json_schema": json.dumps(schema),
+        "max_tokens_param": "max_completion_tokens",
+    }
+
+
+def test_answers_every_choice(client: openai.OpenAI, echo: processes.Process) -> None:
+    answer = client.chat.completions.create(model="tiny", messages=HI, n=3)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert len({choice.message.content for choice in answer.choices}) == 1
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 3 * 7
+    assert answer.usage.prompt_tokens + 21 == answer.usage.total_tokens
+    assert (answer.service_tier, answer.choices[0].message.refusal, answer.choices[0].logprobs) == (None, None, None)
+    assert (answer.system_fingerprint or "").startswith("fp_")
+
+
+def test_streams_every_choice_by_its_index(client: openai.OpenAI, echo: processes.Process) -> None:
+    whole = client.chat.completions.create(model="tiny", messages=HI, n=2).choices
+    usage = {"include_usage": True}
+    *found, last = client.chat.completions.create(model="tiny", messages=HI, n=2, stream=True, stream_options=usage)  # type: ignore[call-overload]
+    text = {0: "", 1: ""}
+    for chunk in found:
+        assert chunk.usage is None
+        assert "usage" in chunk.to_dict(exclude_unset=True)
+        (choice,) = chunk.choices
+        text[choice.index] += choice.delta.content or ""
+    assert text == {choice.index: choice.message.content for choice in whole}
+    assert [chunk.choices[0].delta.role for chunk in found[:2]] == ["assistant"] * 2
+    assert sorted(c.choices[0].index for c in found if c.choices[0].finish_reason == "stop") == [0, 1]
+    assert last.usage.completion_tokens == 14
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_reports_log_probabilities_that_spell_the_text(
+    client: openai.OpenAI, echo: processes.Process, stream: bool
+) -> None:
+    asked: Any = {"model": "tiny", "messages": HI, "logprobs": True, "top_logprobs": 2}
+    if stream:
+        chunks = list(client.chat.completions.create(stream=True, **asked))
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        tokens = [token for c in chunks if c.choices[0].logprobs for token in c.choices[0].logprobs.content]
+    else:
+        choice = client.chat.completions.create(**asked).choices[0]
+        text, tokens = choice.message.content or "", (choice.logprobs and choice.logprobs.content) or []
+    assert "".join(token.token for token in tokens) == text
+    assert bytes(byte for token in tokens for byte in token.bytes or []).decode() == text
+    assert {round(token.logprob, 6) for token in tokens} == {-0.693147}
+    assert {len(token.top_logprobs) for token in tokens} == {2}
+
+
+def test_lets_the_clients_stream_helper_put_the_answer_together(client: openai.OpenAI, echo: processes.Process) -> None:
+    whole = client.chat.completions.create(model="tiny", messages=HI).choices[0].message.content
+    with client.chat.completions.stream(model="tiny", messages=HI, stream_options={"include_usage": True}) as stream:
+        kinds = {event.type for event in stream}
+        final = stream.get_final_completion()
+    assert {"chunk", "content.delta", "content.done"} <= kinds
+    assert final.choices[0].message.content == whole
+    assert final.usage is not None
+    assert final.usage.completion_tokens == 7
+
+
+def test_raises_in_the_client_what_goes_wrong_in_the_middle_of_a_stream(
+    client: openai.OpenAI, echo: processes.Process
+) -> None:
+    failing: list[Any] = [{"role": "user", "content": "this fails"}]
+    stream = client.chat.completions.create(model="tiny", messages=failing, stream=True)
+    assert next(stream).choices[0].delta.role == "assistant"
+    assert next(stream).choices[0].delta.content
+    with pytest.raises(openai.APIError, match="could not go on") as caught:
+        next(stream)
+    assert caught.value.code == "generation_failed"
+    with pytest.raises(openai.InternalServerError, match="could not go on"):
+        client.chat.completions.create(model="tiny", messages=failing)
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"extra_body": {"temprature": 1}}, "temprature"),
+        ({"temperature": 3}, "temperature"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "y"}]}, "messages.0.tool_call_id"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, None),
+    ],
+)
+def test_names_the_field_that_it_refuses(client: openai.OpenAI, options: dict[str, Any], param: str | None) -> None:
+    asked: Any = {"model": "tiny", "messages": HI} | options
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**asked)
+    assert caught.value.param == (param or "messages.0.content.0.type")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_answers_an_unknown_model_with_404(client: openai.OpenAI, echo: processes.Process, stream: bool) -> None:
     with pytest.raises(openai.NotFoundError, match="no model 'none'") as caught:
@@ -141,7 +251,12 @@ def test_cites_exactly_the_passages_that_the_model_read(client: openai.OpenAI, e
     assert "[2] interactive: Hi 1" in read
     assert "[3]" not in read
     streamed = list(client.chat.completions.create(model=variant["model"], messages=HI, stream=True))
+    assert streamed[-1].choices[0].finish_reason == "stop"
     assert (streamed[-1].model_extra or {})["citations"] == citations
+    assert {"file_id", "document", "passage_id", "title", "text", "score"} == set(citations[0])
+    with client.chat.completions.stream(model=variant["model"], messages=HI) as helped:
+        chunks = [event.chunk for event in helped if event.type == "chunk"]
+    assert (chunks[-1].model_extra or {})["citations"] == citations
 
 
 def test_refuses_a_variant_whose_passages_nobody_would_read(client: openai.OpenAI) -> None:

@@ -1,13 +1,21 @@
 """Models, prompts, variants and releases over HTTP."""
 
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from services.generation.routes import router
+from services.training.tables import AdapterRow, CheckpointRow, TrainingJob
+from shared import jobs
+from shared.database import Database
+from shared.ids import new_id
+from shared.jobs.tables import Job
+from shared.messages import TrainAdapter
 from shared.settings import Settings
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
@@ -113,6 +121,57 @@ def test_deletes_a_variant_only_once_no_release_needs_it(http: TestClient) -> No
     assert http.delete("/v1/models/best").json() == {"id": "best", "object": "model", "deleted": True}
     assert http.delete(f"/v1/models/{old['model']}").json()["deleted"] is True
     assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["small", new["model"], "reader"]
+
+
+def add_weights(database: Database, project_id: str, model_id: str, *, checkpoint: bool = False) -> str:
+    """A row as training leaves it; answers its id."""
+    row: dict[str, Any] = {"id": new_id("w_"), "project_id": project_id, "model_id": model_id, "base_model": "small"}
+    row |= {"blob_key": f"{project_id}/{'0' * 64}", "metrics": {}}
+    with database.transaction(project_id) as session:
+        if checkpoint:
+            job = jobs.send(session, project_id, TrainAdapter(training_job_id=""))
+            plan = TrainingJob(id=job.id, project_id=project_id, base_model="small", seed=0, training_file="file-1")
+            plan.recipe = plan.prompt = plan.metadata_ = {}
+            session.add(plan)
+            session.flush()
+            session.add(CheckpointRow(**row, job_id=job.id, step=1))
+        else:
+            session.add(AdapterRow(**row, job_id=new_id("ftjob-"), recipe={}, train_seconds=1.0, trained_tokens=1))
+    return str(row["id"])
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("model_id", ["ft:small:p:mine:1", "ft:org/small:p::1"])
+def test_deletes_a_fine_tuned_model_at_once_and_orders_training_to_forget_it(
+    http: TestClient, database: Database, project_id: str, model_id: str, checkpoint: bool
+) -> None:
+    weights = add_weights(database, project_id, model_id, checkpoint=checkpoint)
+    path = f"/v1/models/{urllib.parse.quote(model_id, safe='')}"
+    assert http.get(path).json()["id"] == model_id
+    assert http.delete(path).json() == {"id": model_id, "object": "model", "deleted": True}
+    assert error(http.get(path)) == (404, "model_not_found")
+    assert error(http.delete(path)) == (404, "model_not_found")
+    assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["small", "reader"]
+    with database.transaction(project_id) as session:
+        ordered = session.scalars(sa.select(Job).where(Job.kind == "training.delete_weights")).one()
+        assert ordered.payload == {"weights_id": weights}
+
+
+def test_lets_nobody_make_a_variant_of_a_deleted_adapter(http: TestClient, database: Database, project_id: str) -> None:
+    adapter = add_weights(database, project_id, "ft:small:p::1")
+    http.delete("/v1/models/ft:small:p::1")
+    answer = http.post("/v1/variants", json={"name": "v", "base_model": "small", "adapter": adapter})
+    assert error(answer) == (404, "variant_not_found")
+
+
+def test_keeps_an_adapter_that_a_variant_answers_with(http: TestClient, database: Database, project_id: str) -> None:
+    adapter = add_weights(database, project_id, "ft:small:p::1")
+    made = variant(http, "v", adapter=adapter)
+    refused = http.delete("/v1/models/ft:small:p::1")
+    assert error(refused) == (400, "model_in_use")
+    assert made["model"] in refused.json()["error"]["message"]
+    http.delete(f"/v1/models/{made['model']}")
+    assert http.delete("/v1/models/ft:small:p::1").json()["deleted"] is True
 
 
 def test_deletes_no_base_model(http: TestClient) -> None:

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.generation.answering import Sampling
+from services.generation.answering import Sampling, TokenLogprob
 from services.generation.engine.admission import Limits, next_prefill
+from services.generation.engine.logprobs import ShownTokens
 from services.generation.engine.sampling import RowSampler, next_tokens
 from services.generation.engine.text import IncrementalText
 
@@ -22,6 +23,11 @@ class Asked:
     prompt_length: int
     answer: int = 10
     interactive: bool = True
+    siblings: int = -1
+
+    @property
+    def prompt_id(self) -> int:
+        return self.siblings if self.siblings >= 0 else id(self)
 
     @property
     def final_length(self) -> int:
@@ -60,6 +66,12 @@ def test_starves_nobody(waiting: list[Asked]) -> None:
 def test_waits_for_room_rather_than_pass_over_the_first() -> None:
     running = [Asked(0, 1000)] * 4
     assert next_prefill([Asked(1, 3000), Asked(2, 10)], running, LIMITS) == []
+
+
+def test_reads_all_choices_of_a_long_prompt_together() -> None:
+    choices = [Asked(number, 900, answer=50, siblings=1) for number in range(8)]
+    assert next_prefill(choices, [], LIMITS) == choices
+    assert len(next_prefill([Asked(number, 900, answer=50) for number in range(8)], [], LIMITS)) == 2
 
 
 def bytes_of(text: str) -> list[int]:
@@ -131,4 +143,72 @@ def test_finds_the_nucleus_of_a_flat_distribution_too() -> None:
 def test_takes_the_likeliest_of_every_greedy_row(seed: int) -> None:
     logits = torch.randn(5, 100, generator=torch.Generator().manual_seed(seed))
     greedy = [RowSampler(Sampling(temperature=0.0))] * 5
-    assert next_tokens(logits, greedy) == logits.argmax(dim=-1).tolist()
+    assert [chosen.token for chosen in next_tokens(logits, greedy)] == logits.argmax(dim=-1).tolist()
+
+
+def test_takes_nothing_else_than_alone_in_a_batch_of_all_options() -> None:
+    options = [
+        Sampling(temperature=0.0),
+        Sampling(temperature=0.0, logit_bias={3: 100.0}),
+        Sampling(temperature=0.0, frequency_penalty=2.0, presence_penalty=2.0, top_logprobs=2),
+        Sampling(temperature=1.0, top_p=0.9, seed=5),
+    ]
+    steps = torch.randn(12, 4, 50, generator=torch.Generator().manual_seed(1))
+    together_by = [RowSampler(one) for one in options]
+    together = [next_tokens(step, together_by) for step in steps]
+    for row, one in enumerate(options):
+        alone_by = [RowSampler(one)]
+        assert [next_tokens(step[row : row + 1], alone_by)[0] for step in steps] == [step[row] for step in together]
+
+
+def test_leaves_the_models_own_logits_as_they_are() -> None:
+    logits = torch.randn(1, 50)
+    before = logits.clone()
+    sampler = RowSampler(Sampling(temperature=0.0, logit_bias={3: 50.0}, presence_penalty=1.0, top_logprobs=1))
+    for _ in range(3):
+        chosen = next_tokens(logits, [sampler])[0]
+        assert chosen.ranked is not None
+        assert chosen.ranked.logprob == pytest.approx(float(before.log_softmax(-1)[0, 3]))
+        assert chosen.ranked.likeliest[0][0] == int(before.argmax())
+    assert torch.equal(logits, before)
+
+
+def test_penalises_what_was_said_by_openais_formula() -> None:
+    logits = torch.tensor([[3.0, 2.0, 0.0]])
+    # 0 leads by 1, and loses 1.1 when it is said first, 0.4 every time after
+    sampler = RowSampler(Sampling(temperature=0.0, frequency_penalty=0.4, presence_penalty=0.7))
+    assert [next_tokens(logits, [sampler])[0].token for _ in range(6)] == [0, 1, 0, 0, 0, 1]
+    only_once = RowSampler(Sampling(temperature=0.0, presence_penalty=0.7))
+    assert [next_tokens(logits, [only_once])[0].token for _ in range(4)] == [0, 0, 0, 0]
+
+
+def test_bans_and_forces_tokens_by_their_bias() -> None:
+    logits = torch.tensor([[3.0, 2.0, 0.0]])
+    assert next_tokens(logits, [RowSampler(Sampling(temperature=0.0, logit_bias={0: -100.0}))])[0].token == 1
+    assert next_tokens(logits, [RowSampler(Sampling(temperature=1.0, logit_bias={2: 100.0}))])[0].token == 2
+
+
+def test_draws_every_choice_of_a_seed_by_its_own_numbers() -> None:
+    logits = torch.zeros(1000)
+    drawn = [RowSampler(Sampling(seed=7), choice=choice).choose(logits) for choice in (0, 1, 2, 0)]
+    assert drawn[0] == drawn[3] == RowSampler(Sampling(seed=7)).choose(logits)
+    assert len(set(drawn)) == 3
+    assert RowSampler(Sampling(seed=2**63 - 1), choice=127).choose(logits) >= 0
+
+
+def shown(pieces: list[tuple[bytes, str]]) -> list[list[bytes]]:
+    """For every token and the text that it made safe: the tokens whose probabilities are then shown."""
+    tokens = ShownTokens()
+    found = []
+    for token, text in pieces:
+        tokens.add(TokenLogprob(token, -1.0))
+        found.append([one.token for one in tokens.show(text)])
+    return [*found, [one.token for one in tokens.rest()]]
+
+
+def test_shows_a_tokens_probability_with_the_text_that_it_begins() -> None:
+    assert shown([(b"Gr", "Gr"), (b"\xc3", ""), (b"\xbc", "ü"), (b"n", "n")]) == [
+        [b"Gr"], [], [b"\xc3", b"\xbc"], [b"n"], []
+    ]  # fmt: skip
+    assert shown([(b"a", ""), (b"bST", "a"), (b"OP", "b")])[:3] == [[], [b"a"], [b"bST"]]
+    assert shown([(b"a", "a"), (b"\xf0", "")]) == [[b"a"], [], [b"\xf0"]]

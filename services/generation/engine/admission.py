@@ -20,6 +20,11 @@ class Waiting(Protocol):
     def prompt_length(self) -> int: ...
 
     @property
+    def prompt_id(self) -> int:
+        """Choices of one request share their prompt, which is read once."""
+        ...
+
+    @property
     def final_length(self) -> int:
         """Prompt and the longest answer it may get: what its row of the cache may grow to."""
         ...
@@ -59,5 +64,6 @@ def _fits(rows: Sequence[Waiting], limits: Limits) -> bool:
 
 
 def _reads_well(rows: Sequence[Waiting], limits: Limits) -> bool:
-    cells = len(rows) * max(row.prompt_length for row in rows)
-    return cells <= limits.prefill_tokens and cells <= _PADDING * sum(row.prompt_length for row in rows) + _SMALL
+    lengths = {row.prompt_id: row.prompt_length for row in rows}.values()
+    cells = len(lengths) * max(lengths)
+    return cells <= limits.prefill_tokens and cells <= _PADDING * sum(lengths) + _SMALL

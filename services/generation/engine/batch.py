@@ -9,8 +9,9 @@ from transformers.cache_utils import Cache
 
 from services.generation.answering import AdapterRef
 from services.generation.engine.adapters import AdapterPool
-from services.generation.engine.cache import join, keep_rows, new_cache
-from services.generation.engine.sampling import RowSampler, next_tokens
+from services.generation.engine.cache import join, keep_rows, new_cache, repeat_rows
+from services.generation.engine.logprobs import ShownTokens
+from services.generation.engine.sampling import Chosen, RowSampler, next_tokens
 from services.generation.engine.stream import Stream
 from services.generation.engine.text import IncrementalText
 
@@ -21,7 +22,7 @@ output head's weights once for every row, which cost more than half of a prefill
 
 @dataclass(eq=False)
 class Row:
-    """One request in flight."""
+    """One choice of a request in flight."""
 
     stream: Stream
     prompt: list[int]
@@ -29,8 +30,11 @@ class Row:
     sampler: RowSampler
     text: IncrementalText
     max_tokens: int
+    choice: int = 0
     deadline: float | None = None
     interactive: bool = True
+    shown: ShownTokens | None = None
+    """Only where log-probabilities were asked for."""
     completion: int = 0
     last_token: int = -1
     submitted: float = field(default_factory=time.monotonic)
@@ -40,6 +44,10 @@ class Row:
     @property
     def adapter_name(self) -> str | None:
         return self.adapter.name if self.adapter else None
+
+    @property
+    def prompt_id(self) -> int:
+        return id(self.prompt)
 
     @property
     def prompt_length(self) -> int:
@@ -59,28 +67,33 @@ class RunningBatch:
         self._mask = torch.zeros(0, 0, dtype=torch.bool)  # (B, T): which cache columns a row may see
         self.rows: list[Row] = []
 
-    def prefill(self, newcomers: list[Row]) -> list[int]:
+    def prefill(self, newcomers: list[Row]) -> list[Chosen]:
         """Read the newcomers' prompts, add them to the batch; answers their first tokens.
 
-        What cannot be read raises before the batch has changed.
+        Choices of one request share their prompt, which is read once and copied in the cache. What cannot be read
+        raises before the batch has changed.
         """
-        longest = max(len(row.prompt) for row in newcomers)
-        ids = torch.zeros(len(newcomers), longest, dtype=torch.long)  # (N, T)
-        mask = torch.zeros(len(newcomers), longest, dtype=torch.bool)
-        for index, row in enumerate(newcomers):
+        readers, reader_of = _distinct(newcomers)
+        longest = max(len(row.prompt) for row in readers)
+        ids = torch.zeros(len(readers), longest, dtype=torch.long)  # (R, T)
+        mask = torch.zeros(len(readers), longest, dtype=torch.bool)
+        for index, row in enumerate(readers):
             ids[index, longest - len(row.prompt) :] = torch.tensor(row.prompt)
             mask[index, longest - len(row.prompt) :] = True
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
         causal = torch.ones(longest, longest, dtype=torch.bool).tril()
         # a padding query may see itself: a row of nothing but "hidden" would turn into NaN
-        seen = (mask[:, None, :] & causal) | torch.eye(longest, dtype=torch.bool)  # (N, T, T)
+        seen = (mask[:, None, :] & causal) | torch.eye(longest, dtype=torch.bool)  # (R, T, T)
         cache = new_cache(self._model.config.num_hidden_layers)
-        logits = self._forward(ids, positions, seen[:, None], cache, newcomers)
+        logits = self._forward(ids, positions, seen[:, None], cache, readers)
+        if len(readers) < len(newcomers):
+            logits, mask = logits[reader_of], mask[reader_of]  # (N, V), (N, T)
+            repeat_rows(cache, reader_of)
         tokens = next_tokens(logits, [row.sampler for row in newcomers])
         self._join(newcomers, mask, cache)
         return tokens
 
-    def decode(self) -> list[int]:
+    def decode(self) -> list[Chosen]:
         """One more token for every row."""
         assert self._cache is not None, "nothing to decode"
         ids = torch.tensor([[row.last_token] for row in self.rows])  # (B, 1)
@@ -90,20 +103,25 @@ class RunningBatch:
         return next_tokens(logits, [row.sampler for row in self.rows])
 
     def keep(self, staying: list[Row]) -> None:
-        """Let everyone else leave."""
+        """Let everyone else leave: rows from the end take the places of those who do."""
         if len(staying) == len(self.rows):
             return
-        kept = set(map(id, staying))
-        rows = torch.tensor([index for index, row in enumerate(self.rows) if id(row) in kept], dtype=torch.long)
-        self.rows = staying
         if not staying:
-            self._cache, self._mask = None, torch.zeros(0, 0, dtype=torch.bool)
+            self._cache, self._mask, self.rows = None, torch.zeros(0, 0, dtype=torch.bool), []
             return
-        mask = self._mask[rows]
+        kept = set(map(id, staying))
+        places = [index for index, row in enumerate(self.rows) if id(row) in kept]
+        holes = sorted(set(range(len(places))) - set(places))
+        moves = list(zip(holes, places[len(places) - len(holes) :], strict=True))
+        order = list(range(len(places)))
+        for hole, mover in moves:
+            order[hole] = mover
+        self.rows = [self.rows[index] for index in order]
+        mask = self._mask[order]
         padding = int(mask.any(0).long().argmax())  # columns that are padding to all who stay
         self._mask = mask[:, padding:]
         assert self._cache is not None
-        keep_rows(self._cache, rows, padding)
+        keep_rows(self._cache, len(order), moves, padding)
 
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: Cache, rows: list[Row]
@@ -130,3 +148,17 @@ class RunningBatch:
         padded = [torch.nn.functional.pad(m, (columns - m.shape[1], 0)) for m in (self._mask, mask)]
         self._mask = torch.cat(padded)
         self.rows = [*self.rows, *newcomers]
+
+
+def _distinct(rows: list[Row]) -> tuple[list[Row], torch.Tensor]:
+    """One row of each prompt and adapter, and for every row (N,) the index of the one that reads for it."""
+    found: dict[tuple[int, str | None], int] = {}
+    readers: list[Row] = []
+    reader_of = []
+    for row in rows:
+        key = (row.prompt_id, row.adapter_name)
+        if key not in found:
+            found[key] = len(readers)
+            readers.append(row)
+        reader_of.append(found[key])
+    return readers, torch.tensor(reader_of)

@@ -11,16 +11,17 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from services.generation.answering import Delta, Finished, FinishReason, GenerationRequest
+from services.generation.answering import Delta, Finished, FinishReason, GenerationRequest, TokenLogprob
 from services.generation.engine import attention
 from services.generation.engine.adapters import AdapterPool
 from services.generation.engine.admission import Limits, next_prefill
 from services.generation.engine.batch import Row, RunningBatch
-from services.generation.engine.sampling import RowSampler
+from services.generation.engine.constraint import Vocabulary
+from services.generation.engine.reception import Reception
+from services.generation.engine.sampling import Chosen, Ranked
 from services.generation.engine.stream import Stream
-from services.generation.engine.text import IncrementalText
 from services.generation.engine.tokens import ChatTokens
-from services.generation.errors import EngineStopped, GenerationFailed, PromptTooLong
+from services.generation.errors import EngineStopped, GenerationFailed
 from shared.errors import DeadlineExceeded, UpliftError
 from shared.telemetry import logger
 
@@ -59,8 +60,11 @@ class Engine:
             use_safetensors=True,
         )
         self._model = model.eval().requires_grad_(False)
-        self._window: int = model.config.max_position_embeddings
         self._ends = _end_tokens(self._model.generation_config.eos_token_id, self._tokens.end)
+        self._vocabulary = Vocabulary(
+            self._tokens.tokenizer, size=model.get_output_embeddings().weight.shape[0], ends=self._ends
+        )
+        self._reception = Reception(self._tokens, self._vocabulary, window=model.config.max_position_embeddings)
         self._share, self._died = share, died
         self._limits = Limits(max_batch, prefill_tokens, cache_tokens)
         self._adapters = AdapterPool(self._model)
@@ -87,28 +91,14 @@ class Engine:
         self._thread.join(timeout=30)
 
     def submit(self, request: GenerationRequest) -> Stream:
-        """Queue a request. Raises PromptTooLong, MessagesRefused or EngineStopped at once."""
-        prompt = self._tokens.prompt(request.messages)
-        if len(prompt) >= self._window:
-            raise PromptTooLong(
-                f"The messages have {len(prompt)} tokens; the model's window is {self._window}. Shorten them.",
-                param="messages",
-            )
-        row = Row(
-            stream=Stream(request.abandoned),
-            prompt=prompt,
-            adapter=request.adapter,
-            sampler=RowSampler(request.sampling),
-            text=IncrementalText(self._tokens.decode, request.sampling.stop),
-            max_tokens=min(request.sampling.max_tokens, self._window - len(prompt)),
-            deadline=request.deadline,
-            interactive=request.interactive,
-        )
+        """Queue a request. Raises what is wrong with it, or EngineStopped, at once."""
+        rows = self._reception.rows(request)
         with self._door:
             if self._closed:
                 raise EngineStopped("The engine takes no more requests; try again.")
-            self._arrivals.put(row)
-        return row.stream
+            for row in rows:
+                self._arrivals.put(row)
+        return rows[0].stream
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a piece of text, no special tokens added."""
@@ -208,37 +198,54 @@ class Engine:
             return False
         return True
 
-    def _accept(self, rows: list[Row], tokens: list[int]) -> None:
+    def _accept(self, rows: list[Row], tokens: list[Chosen]) -> None:
         """Give each row its token; the finished leave the batch."""
         leaving = []
-        for row, token in zip(rows, tokens, strict=True):
+        for row, chosen in zip(rows, tokens, strict=True):
             row.prefilled = row.prefilled or time.monotonic()
-            if self._gave_up(row):
+            if self._gave_up(row) or self._lost_its_grammar(row):
                 leaving.append(row)
                 continue
-            reason = self._give(row, token)
+            reason = self._give(row, chosen)
             if reason is not None:
                 self._finish(row, reason)
                 leaving.append(row)
         if leaving:
             self._batch.keep(list(_without(self._batch.rows, leaving)))
 
-    def _give(self, row: Row, token: int) -> FinishReason | None:
+    def _lost_its_grammar(self, row: Row) -> bool:
+        """End a row whose schema takes more work than its limits allow."""
+        failure = row.sampler.constraint.failure if row.sampler.constraint else None
+        if failure is not None:
+            row.stream.put(GenerationFailed(f"The answer could not be held to its schema any further: {failure}"))
+        return failure is not None
+
+    def _give(self, row: Row, chosen: Chosen) -> FinishReason | None:
         row.completion += 1
-        row.last_token = token
-        if token in self._ends:
+        row.last_token = chosen.token
+        if chosen.token in self._ends:
             return "stop"
-        text = row.text.add(token)
-        if text:
-            row.stream.put(Delta(text))
-        if row.text.stopped:
+        if row.shown is not None and chosen.ranked is not None:
+            row.shown.add(self._logprob(chosen.token, chosen.ranked))
+        self._show(row, row.text.add(chosen.token))
+        if row.text.stopped or (row.sampler.constraint is not None and row.sampler.constraint.complete):
             return "stop"
         return "length" if row.completion >= row.max_tokens else None
 
+    def _show(self, row: Row, text: str, *, last: bool = False) -> None:
+        logprobs = row.shown.show(text) if row.shown is not None else ()
+        if last and row.shown is not None and not row.text.stopped:
+            logprobs += row.shown.rest()
+        if text or logprobs:
+            row.stream.put(Delta(text, row.choice, logprobs))
+
+    def _logprob(self, token: int, ranked: Ranked) -> TokenLogprob:
+        alternatives = tuple(TokenLogprob(self._vocabulary.bytes_of(one), value) for one, value in ranked.likeliest)
+        return TokenLogprob(self._vocabulary.bytes_of(token), ranked.logprob, alternatives)
+
     def _finish(self, row: Row, reason: FinishReason) -> None:
-        rest = row.text.finish()
-        if rest and reason != "cancelled":
-            row.stream.put(Delta(rest))
+        if reason != "cancelled":
+            self._show(row, row.text.finish(), last=True)
         now = time.monotonic()
         admitted, prefilled = row.admitted or now, row.prefilled or now
         row.stream.put(
@@ -249,6 +256,7 @@ class Engine:
                 queue_ms=1000 * (admitted - row.submitted),
                 prefill_ms=1000 * (prefilled - admitted),
                 total_ms=1000 * (now - row.submitted),
+                choice=row.choice,
             )
         )
 

@@ -40,6 +40,7 @@ class IncrementalText:
         self._held = ""
         self._shown = len(self._tokens)
         found = self._first_stop(rest)
+        self.stopped = found is not None
         return rest if found is None else rest[:found]
 
     def _release(self, text: str) -> str:

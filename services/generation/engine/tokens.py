@@ -23,6 +23,10 @@ class ChatTokens:
         self._special = re.compile("|".join(map(re.escape, longest_first))) if special else None
 
     @property
+    def tokenizer(self) -> Any:
+        return self._tokenizer
+
+    @property
     def end(self) -> int | None:
         """The token that ends a text, if the tokenizer names one."""
         found: int | None = self._tokenizer.eos_token_id

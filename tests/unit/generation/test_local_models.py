@@ -32,7 +32,7 @@ def test_hides_what_is_still_being_pulled(tmp_path: Path) -> None:
     assert local_models(tmp_path / "none") == []
 
 
-@pytest.mark.parametrize("name", ["../outside", "..", ".", "", "inside/../inside", "/etc"])
+@pytest.mark.parametrize("name", ["../outside", "..", ".", "", "inside/../inside", "/etc", "a\x00b", "x" * 5000])
 def test_takes_a_name_as_a_label_and_never_as_a_path(tmp_path: Path, name: str) -> None:
     put(tmp_path, "outside")
     put(tmp_path / "models", "inside")

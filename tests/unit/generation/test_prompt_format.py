@@ -40,6 +40,12 @@ def test_lets_the_callers_system_message_replace_the_specs() -> None:
     assert render(PromptSpec(system="Be brief."), own)[0] == {"role": "system", "content": "Rhyme."}
 
 
+def test_loses_no_system_message_where_there_are_several() -> None:
+    several = [{"role": "system", "content": "Rhyme."}, *QUESTION, {"role": "system", "content": "In French."}]
+    found = render(PromptSpec(), several)
+    assert found == [{"role": "system", "content": "Rhyme.\nIn French."}, *QUESTION]
+
+
 def test_keeps_earlier_turns_and_shows_passages_in_the_last_only() -> None:
     talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, *QUESTION]
     *earlier, last = render(PromptSpec(with_passages=True), talk, PASSAGES)
