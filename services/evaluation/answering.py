@@ -1,24 +1,18 @@
 """Asking a model the questions of a split, many at once, and scoring what it answers."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 import numpy as np
 
+from services.evaluation import asking
 from services.evaluation.errors import AnswerFailed, AnswersUnavailable
 from services.evaluation.material import Example
 from services.evaluation.metrics import score_answer, score_retrieval
 from services.evaluation.tables import Answer, Evaluation
 from shared.errors import UpliftError
 from shared.live import LiveClient
-
-CONCURRENCY = 32
-"""Questions in flight per evaluation: what one generation batch takes."""
-TIMEOUT_SECONDS = 600.0
-"""From a worker's admission. Long, because training may share the machine; a dead worker is noticed much sooner."""
-_BATCH_ROWS, _BATCH_SECONDS = 32, 1.0
 
 
 def ask(
@@ -31,33 +25,20 @@ def ask(
 ) -> Iterator[list[dict[str, Any]]]:
     """Rows for the answers table in small batches, as the answers come.
 
-    `check` is called about twice a second and ends the asking by raising. Raises AnswerFailed (naming the example) for
+    `check` is called about once a second and ends the asking by raising. Raises AnswerFailed (naming the example) for
     a question that cannot be answered, AnswersUnavailable where trying again later can help.
     """
     bodies = [_body(evaluation, example) for example in todo]
-    found = live.ask_many(
-        "generation.batch",
-        "generation.chat",
-        evaluation.project_id,
-        bodies,
-        concurrency=CONCURRENCY,
-        timeout_s=TIMEOUT_SECONDS,
-        check=check,
-    )
-    rows: list[dict[str, Any]] = []
-    flushed = time.monotonic()
-    with closing(found):
-        for index, said in found:
-            if isinstance(said, UpliftError):
-                if rows:
-                    yield rows
-                raise _failure(evaluation, todo[index], said) from said
-            rows.append(scored(evaluation, todo[index], said, retrieves=retrieves))
-            if len(rows) >= _BATCH_ROWS or time.monotonic() - flushed >= _BATCH_SECONDS:
-                yield rows
-                rows, flushed = [], time.monotonic()
-    if rows:
-        yield rows
+
+    def rows() -> Generator[dict[str, Any], None, None]:
+        with closing(asking.chat(live, evaluation.project_id, bodies, check=check)) as found:
+            for index, said in found:
+                if isinstance(said, UpliftError):
+                    raise _failure(evaluation, todo[index], said) from said
+                yield scored(evaluation, todo[index], said, retrieves=retrieves)
+
+    with closing(rows()) as found:
+        yield from asking.in_batches(found)
 
 
 def scored(evaluation: Evaluation, example: Example, said: Mapping[str, Any], *, retrieves: bool) -> dict[str, Any]:
@@ -105,7 +86,7 @@ def _body(evaluation: Evaluation, example: Example) -> dict[str, Any]:
 
 def _failure(evaluation: Evaluation, example: Example, error: UpliftError) -> UpliftError:
     message = f"{evaluation.model} did not answer example {example.id}: {error.message}"
-    if error.retryable or error.status in {429, 503, 504}:
+    if asking.may_pass(error):
         return AnswersUnavailable(message)
     return AnswerFailed(message, param=example.id)
 

@@ -2,7 +2,9 @@
 
 from fastapi import FastAPI
 
-from services.evaluation.routes import router
+from services.evaluation.batches.routes import router as batches
+from services.evaluation.evals.routes import router as evals
+from services.evaluation.routes import router as evaluation
 from services.evaluation.settings import EvaluationSettings
 from shared.telemetry import configure_logging
 from shared.web import AccessPolicy, create_app
@@ -10,9 +12,10 @@ from shared.wiring import Wiring
 
 
 def create_evaluation_app(access: AccessPolicy) -> FastAPI:
-    """Experiments and evaluations alone, behind the caller's own access policy."""
+    """Experiments, evaluations, evals and batches alone, behind the caller's own access policy."""
     settings = EvaluationSettings()
     configure_logging(settings.log_level, service="evaluation")
+    routers = [evaluation, evals, batches]
     return create_app(
-        "Uplift evaluation", [router], wiring_factory=lambda: Wiring.from_settings(settings), access=access
+        "Uplift evaluation", routers, wiring_factory=lambda: Wiring.from_settings(settings), access=access
     )

@@ -51,3 +51,57 @@ class AnswersUnavailable(Unavailable):
     """Generation did not answer in time; what was answered is kept, so trying again goes on from there."""
 
     code = "answers_unavailable"
+
+
+class EvalNotFound(NotFound):
+    code = "eval_not_found"
+
+
+class EvalRunNotFound(NotFound):
+    code = "eval_run_not_found"
+
+
+class OutputItemNotFound(NotFound):
+    code = "output_item_not_found"
+
+
+class SourceFileNotFound(NotFound):
+    code = "file_not_found"
+
+
+class UnsupportedInEvals(InvalidInput):
+    """A grader, data source or option of OpenAI's that this server does not have."""
+
+    code = "unsupported_parameter"
+
+
+class InvalidTemplate(InvalidInput):
+    code = "invalid_template"
+
+
+class MissingVariable(InvalidInput):
+    """A template's variable that a row or its answer does not have."""
+
+    code = "missing_variable"
+
+
+class InvalidItemSchema(InvalidInput):
+    code = "invalid_item_schema"
+
+
+class InvalidItem(InvalidInput):
+    """A row of the data source that is not as the eval's schema wants it."""
+
+    code = "invalid_item"
+
+
+class UnreadableJudgement(InvalidInput):
+    """What a grading model wrote is neither a score in range nor one of the labels."""
+
+    code = "unreadable_judgement"
+
+
+class EvalModelNotFound(NotFound):
+    """A model that a run asks is not here: every row would fail in the same way, so the run does."""
+
+    code = "model_not_found"

@@ -8,9 +8,10 @@ from sqlalchemy.orm import Session
 from services.evaluation import answering, domain, material, plan, reporting, repository, sampling
 from services.evaluation.errors import EmptySplit, UnknownMetric
 from services.evaluation.metrics import METRICS
+from services.evaluation.settings import EvaluationSettings
 from services.evaluation.spec import ExperimentSpec
 from services.evaluation.tables import Evaluation, ExperimentRow, StepRow
-from shared import jobs
+from shared import jobs, quotas
 from shared.ids import new_id
 from shared.jobs import JobContext, JobHandler
 from shared.jobs.control import JobAlreadyEnded
@@ -46,7 +47,9 @@ def create_experiment(session: Session, project_id: str, spec: ExperimentSpec) -
     row = ExperimentRow(id=new_id("exp_"), project_id=project_id, name=spec.name, dataset_id=spec.dataset_id)
     row.vector_store_id, row.base_model = spec.vector_store_id, spec.base_model
     row.spec, row.status = spec.model_dump(mode="json"), "running"
-    repository.add_experiment(session, row, plan.plan(spec, new_id).values())
+    steps = plan.plan(spec, new_id).values()
+    quotas.claim_training(session, project_id, EvaluationSettings(), jobs=sum(step.kind == "train" for step in steps))
+    repository.add_experiment(session, row, steps)
     _move(session, row)
     return row
 

@@ -3,10 +3,11 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from services.evaluation.spec import BASELINE, NEED_DOCUMENTS, VARIANTS, ExperimentSpec, RaftSpec, Recipe, VariantName
 from services.evaluation.tables import Answer, Evaluation, ExperimentRow, StepRow
+from shared.body import Body
 from shared.clock import unix
 from shared.errors import InvalidInput
 from shared.jobs import Job
@@ -19,12 +20,12 @@ _QUICK = {
     "retrieval_ks": (1,),
 }
 _QUICK_RAFT = RaftSpec(rows_limit=48, k=2, recipe={"max_steps": 6, "max_validation_examples": 12})
+_Shots = Annotated[int, Field(ge=0, le=32)]
+_Passages = Annotated[int, Field(ge=1, le=20)]
 
 
-class CreateExperiment(BaseModel):
+class CreateExperiment(Body):
     """Everything but dataset and base model has a default that suits two CPU cores."""
-
-    model_config = ConfigDict(extra="forbid")
 
     dataset: str
     vector_store: str | None = None
@@ -37,8 +38,10 @@ class CreateExperiment(BaseModel):
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
     recipe: Recipe = "default"
     raft: RaftSpec = RaftSpec()
-    shot_counts: Annotated[list[Annotated[int, Field(ge=0, le=32)]], Field(min_length=1, max_length=8)] = [0, 3, 6]
-    retrieval_ks: Annotated[list[Annotated[int, Field(ge=1, le=20)]], Field(min_length=1, max_length=8)] = [1, 3]
+    shot_counts: Annotated[list[Annotated[int, Field(ge=0, le=32)]], Field(min_length=1, max_length=8)] = Field(
+        [0, 3, 6]
+    )
+    retrieval_ks: Annotated[list[_Passages], Field(min_length=1, max_length=8)] = Field([1, 3])
     max_passage_tokens: Annotated[int, Field(ge=16, le=8192)] = 256
     max_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
     validation_limit: Annotated[int, Field(ge=1)] | None = None
@@ -72,10 +75,8 @@ class CreateExperiment(BaseModel):
         return tuple(name for name in VARIANTS if name in wanted)
 
 
-class CreateEvaluation(BaseModel):
+class CreateEvaluation(Body):
     """Ask one model every question of a split. The test split is a look: it is counted."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str | None = None
     """Any model id that chat completions take."""

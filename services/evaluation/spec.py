@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.body import Body
 from shared.prompt_format import PromptSpec, Shot
 
 VariantName = Literal["base", "base+prompt", "base+retrieval", "tuned", "raft+retrieval"]
@@ -23,10 +24,10 @@ TRAIN_RAFT = "train raft"
 Recipe = str | dict[str, Any]
 
 
-class RaftSpec(BaseModel):
+class RaftSpec(Body):
     """The retrieval-aware training set (RAFT, arXiv:2403.10131)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     rows_limit: Annotated[int, Field(ge=1)] = 240
     """Training rows. A row with three passages is about ten times a plain one, so a few hundred is a CPU's budget."""
