@@ -4,7 +4,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup models up down demo test check format docs lock clean bench-statistics
+.PHONY: help setup models up down demo test test-tools contract-environments fuzz check format docs lock clean \
+  bench-statistics bench-gateway
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,8 +27,17 @@ down: ## Stop the platform; nothing is left running
 demo: setup ## Run the demo experiment end to end and serve the winner
 	@scripts/demo
 
-test: setup ## Run every test
+test: setup contract-environments ## Run every test
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-tools: setup contract-environments ## Run LangChain and LlamaIndex against a running platform (a part of test)
+	@$(BIN)/python -m pytest tests/contract/test_tools.py $(PYTEST_ARGS)
+
+contract-environments: environment # the older client and the tools, each in an environment of its own; quick when there
+	@scripts/contract-environments > /dev/null
+
+fuzz: setup ## Fuzz the whole API for a quarter of an hour; FUZZ_ARGS="--seconds 60 --seed 1"
+	@$(BIN)/python -m tests.contract.fuzzing $(FUZZ_ARGS)
 
 check: environment ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check --quiet .
@@ -42,13 +52,21 @@ format: environment ## Format and mend what ruff can
 bench-statistics: environment ## Coverage and false alarms of the intervals, simulated (about 10 minutes)
 	@$(BIN)/python -m tests.benchmarks.statistics_coverage
 
+bench-gateway: setup ## What the door costs beside the engine, and 200 streaming clients at once (about 10 minutes)
+	@$(BIN)/python -m tests.benchmarks.gateway_overhead
+
 docs: environment ## Write the generated pages
 	@$(BIN)/python -m scripts.generate_events
+	@$(BIN)/python -m scripts.generate_openapi
+	@$(BIN)/python -m scripts.generate_conformance
 
 lock: environment ## Pin every dependency by hash (torch apart: its CPU and CUDA builds share a version)
 	@$(BIN)/pip-compile --quiet --extra dev --generate-hashes --allow-unsafe --strip-extras --unsafe-package torch \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml
 	@sed -i '/^# The following packages are considered/,$$d' requirements.lock
+	@cd tests/contract && for name in openai2 tools; do \
+	  ../../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+	    --no-emit-find-links --no-emit-trusted-host -o requirements-$$name.txt requirements-$$name.in; done
 
 clean: down ## Remove the environment and the caches (the home stays)
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	@rm -rf .venv .venv-contract .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -48,6 +48,7 @@ class Database:
             pool_recycle=1800,
             connect_args={"prepare_threshold": None, "connect_timeout": 10},
         )
+        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(self, project_id: str) -> Iterator[Session]:
@@ -61,6 +62,14 @@ class Database:
         """One transaction without a tenant: it sees no tenant's row, only what the system functions return."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def look_up(self, statement: str, *parameters: Any) -> sa.Row[Any] | None:
+        """The one row of a system function, or None: a single statement without a transaction around it.
+
+        Half the time and processor of `system_transaction`, for what every request needs.
+        """
+        with self._single.connect() as connection:
+            return connection.exec_driver_sql(statement, parameters).one_or_none()
 
     def close(self) -> None:
         self.engine.dispose()

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from shared.body import Body
+
 
 class Command(BaseModel):
     """An order to one service; `kind` is stable on the wire and in the jobs table."""
@@ -35,6 +37,16 @@ class BuildRaftDataset(Command):
     dataset_id: str
 
 
+class PurgeExpired(Command):
+    """Delete the project's files and unfinished uploads whose time is over; the dispatcher orders it when needed.
+
+    Result: `files`, `uploads`.
+    """
+
+    kind: ClassVar[str] = "data.purge_expired"
+    queue: ClassVar[str] = "data"
+
+
 class TrainAdapter(Command):
     """Train a LoRA adapter as the training job's row describes."""
 
@@ -43,13 +55,36 @@ class TrainAdapter(Command):
     training_job_id: str
 
 
+class ImportAdapter(Command):
+    """Check an adapter that a client uploaded and make it a model."""
+
+    kind: ClassVar[str] = "training.import_adapter"
+    queue: ClassVar[str] = "training"
+    adapter_id: str
+
+
+class DeleteWeights(Command):
+    """Delete an adapter or a checkpoint by its id, its bytes too. From the order on nothing answers with it."""
+
+    kind: ClassVar[str] = "training.delete_weights"
+    queue: ClassVar[str] = "training"
+    weights_id: str
+
+
 class IndexVectorStore(Command):
-    """Cut the files into passages, embed and store them."""
+    """Cut the files that wait for this job into passages, embed and store them."""
 
     kind: ClassVar[str] = "retrieval.index_vector_store"
     queue: ClassVar[str] = "retrieval.batch"
     vector_store_id: str
-    file_ids: list[str]
+
+
+class FreeVectorStore(Command):
+    """Give back the passages of a store whose time is over; one that was used since is looked at again later."""
+
+    kind: ClassVar[str] = "retrieval.free_vector_store"
+    queue: ClassVar[str] = "retrieval.batch"
+    vector_store_id: str
 
 
 class EvaluateVariant(Command):
@@ -58,6 +93,14 @@ class EvaluateVariant(Command):
     kind: ClassVar[str] = "evaluation.evaluate_variant"
     queue: ClassVar[str] = "evaluation"
     evaluation_id: str
+
+
+class RunEval(Command):
+    """Ask the run's model about every row that has no answer yet, and grade what it says."""
+
+    kind: ClassVar[str] = "evaluation.run_eval"
+    queue: ClassVar[str] = "evaluation"
+    eval_run_id: str
 
 
 class OrderTraining(Command):
@@ -99,20 +142,20 @@ class OrderRaftDataset(Command):
     seed: int
 
 
-class VariantRetrieval(BaseModel):
+class VariantRetrieval(Body):
     """Which passages a variant is given: `k` of them, together at most `max_passage_tokens` tokens."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     vector_store_id: str
     k: int
     max_passage_tokens: int
 
 
-class VariantSampling(BaseModel):
+class VariantSampling(Body):
     """How a variant decodes; temperature 0 is greedy."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     temperature: float
     max_tokens: int
@@ -173,6 +216,14 @@ class WriteReport(Command):
     experiment_id: str
 
 
+class RunBatch(Command):
+    """Check a batch's input file and ask its lines; only those that have no answer yet, when it runs again."""
+
+    kind: ClassVar[str] = "evaluation.run_batch"
+    queue: ClassVar[str] = "evaluation"
+    batch_id: str
+
+
 class JobEnded(Command):
     """The event: a job reached its one terminal state. Sent once, by the transition itself (a database trigger)."""
 
@@ -189,4 +240,11 @@ class AdvanceExperiment(JobEnded):
     """Tell an experiment that a job it ordered ended; `parent_id` is the experiment."""
 
     kind: ClassVar[str] = "evaluation.advance_experiment"
+    queue: ClassVar[str] = "evaluation"
+
+
+class FinishBatch(JobEnded):
+    """Write a batch's answers to files, however the job ended that asked for them; `subject_id` is the batch."""
+
+    kind: ClassVar[str] = "evaluation.finish_batch"
     queue: ClassVar[str] = "evaluation"

@@ -79,6 +79,19 @@ adapters = _table(
 )
 """training: LoRA weights."""
 
+checkpoints = _table(
+    "checkpoints",
+    id=sa.Text(),
+    project_id=sa.Text(),
+    job_id=sa.Text(),
+    step=sa.Integer(),
+    model_id=sa.Text(),
+    base_model=sa.Text(),
+    blob_key=sa.Text(),
+    created_at=_MOMENT,
+)
+"""training: LoRA weights of single steps; the last three of a job."""
+
 vector_stores = _table(
     "vector_stores",
     id=sa.Text(),
@@ -127,3 +140,20 @@ variants = _table(
     created_at=_MOMENT,
 )
 """generation: what answers a question."""
+
+releases = _table("releases", id=sa.Text(), project_id=sa.Text(), model_id=sa.Text())
+"""generation: stable model ids that point to a variant."""
+project_quotas = _table(
+    "project_quotas",
+    project_id=sa.Text(),
+    requests_per_minute=sa.BigInteger(),
+    tokens_per_minute=sa.BigInteger(),
+    tokens_per_month=sa.BigInteger(),
+    stored_bytes=sa.BigInteger(),
+    training_jobs_per_day=sa.BigInteger(),
+    training_jobs_at_once=sa.BigInteger(),
+)
+"""gateway: what a project may use instead of the server's defaults (NULL); 0 is no limit."""
+
+project_usage = _table("project_usage", project_id=sa.Text(), month=sa.Date(), tokens=sa.BigInteger())
+"""gateway: tokens of a calendar month (UTC); shared/quotas.py adds to it for every service."""

@@ -71,6 +71,8 @@ def processes(layout: Layout, told: Mapping[str, str], port: int) -> list[Proces
     """Dispatcher, one worker per service, gateway; stopped in reverse, so that nothing new comes in first."""
     gateway = [sys.executable, "-m", "uvicorn", "services.gateway.app:create_app", "--factory", "--no-access-log"]
     gateway += ["--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "5"]
+    # longer than clients keep theirs: a server that hangs up first loses the request that is just being sent
+    gateway += ["--timeout-keep-alive", "75"]
     return [
         _marked(layout, told, "dispatcher", [sys.executable, "-m", "shared.dispatcher"], grace=10, stage=1),
         *(_marked(layout, told, name, _worker(name, slots), grace=60, stage=2) for name, slots in WORKERS.items()),

@@ -99,11 +99,24 @@ class JobContext:
                 )
             )
 
-    def progress(self, done: float, total: float, unit: str, message: str = "") -> None:
-        """Say how far the work is; written by the heartbeat, about once a second, with an estimate of what is left."""
+    def progress(
+        self,
+        done: float,
+        total: float,
+        unit: str,
+        message: str = "",
+        *,
+        measured: Callable[[], float | None] | None = None,
+    ) -> None:
+        """Say how far the work is; written by the heartbeat, about once a second, with an estimate of what is left.
+
+        The estimate takes this claim's work to go on at its average rate; `measured` answers the seconds left (or None)
+        where the handler knows better.
+        """
         share = done / total if total else 0.0
         elapsed = time.monotonic() - self._begun
-        left = elapsed / share - elapsed if share > 0 else None
+        average = elapsed / share - elapsed if share > 0 else None
+        left = average if measured is None else measured()
         with self._progress_lock:
             self._progress = {
                 "done": done,
@@ -111,6 +124,7 @@ class JobContext:
                 "unit": unit,
                 "message": message,
                 "seconds_left": None if left is None else round(left, 1),
+                "at": round(time.time(), 1),
             }
 
     def should_stop(self) -> str | None:

@@ -1,5 +1,8 @@
 """Sending a command: the job row and its wake-up are written in the caller's own transaction, or not at all."""
 
+from datetime import datetime
+
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -20,11 +23,13 @@ def send(
     notify: type[Command] | None = None,
     dedupe_key: str | None = None,
     max_attempts: int = 3,
+    run_after: datetime | None = None,
 ) -> Job:
     """Order `command`; nothing is sent unless the transaction commits, and then it cannot be lost.
 
     With `notify`, the job's end sends that command once, whatever the end. A second send with the same
-    `dedupe_key` in a project answers the first job.
+    `dedupe_key` in a project answers the first job. One with `run_after` waits for that moment; the dispatcher's
+    reconciler wakes it then.
     """
     row = {
         "id": job_id or new_id("job_"),
@@ -40,13 +45,15 @@ def send(
         "max_attempts": max_attempts,
         "request_id": bound("request_id"),
         "trace_id": bound("trace_id"),
+        "run_after": run_after or sa.func.now(),
     }
     written = session.execute(
         insert(Job).values(row).on_conflict_do_nothing(index_elements=["project_id", "dedupe_key"]).returning(Job)
     ).scalar_one_or_none()
     if written is None:
         return session.query(Job).filter_by(project_id=project_id, dedupe_key=dedupe_key).one()
-    wake(session, written)
+    if run_after is None:
+        wake(session, written)
     return written
 
 

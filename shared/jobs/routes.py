@@ -1,10 +1,11 @@
 """The jobs door: list, look, events, cancel, pause, resume; the same for every kind of job."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 
 from shared.clock import unix
+from shared.errors import InvalidInput
 from shared.jobs import control
 from shared.jobs.tables import Job, JobEvent
 from shared.web import Caller, caller, page, wiring
@@ -40,13 +41,18 @@ def show_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
 
 @router.get("/{job_id}/events")
 def list_events(
-    job_id: str, who: Who, parts: Parts, after: str | None = None, limit: Limit = 20, order: str = "desc"
+    job_id: str,
+    who: Who,
+    parts: Parts,
+    after: str | None = None,
+    limit: Limit = 20,
+    order: Literal["asc", "desc"] = "desc",
 ) -> dict[str, Any]:
     """What the job said, newest first unless `order=asc`."""
     with parts.database.transaction(who.project_id) as session:
         control.get(session, job_id)
-        cursor = int(after.removeprefix("jobevent_")) if after else None
-        found, more = control.events(session, job_id, after=cursor, limit=limit, newest_first=order != "asc")
+        cursor = _event_number(after)
+        found, more = control.events(session, job_id, after=cursor, limit=limit, newest_first=order == "desc")
         return page([event_object(event) for event in found], has_more=more)
 
 
@@ -69,6 +75,15 @@ def resume_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Queue a paused job again."""
     with parts.database.transaction(who.project_id) as session:
         return job_object(control.resume(session, job_id))
+
+
+def _event_number(after: str | None) -> int | None:
+    if after is None:
+        return None
+    number = after.removeprefix("jobevent_")
+    if not (number.isascii() and number.isdigit() and int(number) < 2**63):
+        raise InvalidInput(f"{after!r} is not the id of an event.", param="after")
+    return int(number)
 
 
 def job_object(job: Job) -> dict[str, Any]:

@@ -6,11 +6,13 @@ worker stands in for retrieval: the passages it finds are named after the query.
 
 import itertools
 import json
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from services.generation.answering import Delta, Finished, GenerationRequest
+from services.generation.answering import Delta, Finished, GenerationRequest, TokenLogprob
+from services.generation.errors import GenerationFailed
 from services.generation.handlers import JOB_HANDLERS, LIVE_HANDLERS
 from services.generation.settings import GenerationSettings
 from services.generation.wiring import GenerationWiring
@@ -19,7 +21,11 @@ from shared.task_queue import make_worker_app
 
 
 class Echo:
-    """One answer: the final messages and the sampling, as JSON, in pieces of ten characters."""
+    """Each choice: the final messages and the sampling, as JSON, in pieces of ten characters; the choices take turns.
+
+    A question that says "fails" is answered a little and then ends with an error. Asked for log-probabilities, it says
+    that every letter was as likely as not.
+    """
 
     def __init__(self, request: GenerationRequest, settings: GenerationSettings) -> None:
         self._request, self._settings = request, settings
@@ -33,12 +39,34 @@ class Echo:
             "messages": self._request.messages,
             "adapter": self._request.adapter.name if self._request.adapter else None,
             "sampling": [sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop, sampling.seed],
+            "options": {
+                "frequency_penalty": sampling.frequency_penalty,
+                "presence_penalty": sampling.presence_penalty,
+                "logit_bias": dict(sampling.logit_bias),
+                "top_logprobs": sampling.top_logprobs,
+                "json_schema": sampling.json_schema,
+                "max_tokens_param": self._request.max_tokens_param,
+            },
             "interactive": self._request.interactive,
         }
         text = json.dumps(read)
         for start in range(0, len(text), 10):
-            yield Delta(text[start : start + 10])
-        yield Finished("stop", len(text), 7, 0.0, 1.0, 2.0)
+            piece = text[start : start + 10]
+            for choice in range(self._request.choices):
+                yield Delta(piece, choice, self._logprobs(piece))
+            if "fails" in self._request.messages[-1]["content"]:
+                raise GenerationFailed("The model could not go on.")
+        for choice in range(self._request.choices):
+            yield Finished("stop", len(text), 7, 0.0, 1.0, 2.0, choice)
+
+    def _logprobs(self, piece: str) -> tuple[TokenLogprob, ...]:
+        top = self._request.sampling.top_logprobs
+        if top is None:
+            return ()
+        return tuple(
+            TokenLogprob(letter.encode(), math.log(0.5), (TokenLogprob(letter.encode(), math.log(0.5)),) * top)
+            for letter in piece
+        )
 
     def _slowly(self) -> Iterator[Delta | Finished]:
         for count in itertools.count():

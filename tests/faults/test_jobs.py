@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 import structlog
 
 from shared import jobs
+from shared.clock import now
 from shared.database import Database
 from shared.jobs.context import JobContext, LeaseLost
 from shared.jobs.runner import claim
@@ -75,6 +77,17 @@ def test_runs_a_committed_job_once_and_tells_its_listener_once(
     assert heard[0].payload["job_id"] == job_id
     assert heard[0].trace_id == trace_id
     assert runs(database, project_id, job_id) == 1
+
+
+def test_runs_a_job_that_waits_for_its_moment_then_and_not_before(
+    database: Database, project_id: str, worker: processes.Process
+) -> None:
+    due = now() + timedelta(seconds=2)
+    job_id = order(database, project_id, Nap(seconds=0), run_after=due)
+    wait_until(lambda: status(database, project_id, job_id) == "succeeded", seconds=20)
+    ran = read(database, project_id, job_id)
+    assert ran.started_at is not None
+    assert ran.started_at >= due
 
 
 def test_runs_nothing_when_the_transaction_rolls_back(
