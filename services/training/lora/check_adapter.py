@@ -62,15 +62,17 @@ def check(order: CheckOrder) -> None:
         model = _load(order)
         _check_places(model, weights)
         _check_pass(model)
-    except SafetensorError as error:
-        raise HeaderInvalid(f"The safetensors library refuses the file: {error}", param="weights_file") from error
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
         if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
             raise CheckOutOfMemory(
                 f"Loading the adapter took more than the {order.memory_bytes >> 20} MiB that this base model and "
                 "adapter should need.",
                 param="weights_file",
             ) from error
+        if isinstance(error, OSError):
+            raise  # files of ours that are not there: a defect, not the upload's fault
+        if isinstance(error, SafetensorError):
+            raise HeaderInvalid(f"The safetensors library refuses the file: {error}", param="weights_file") from error
         said = str(error).replace(str(order.adapter_dir), "adapter").replace(str(order.model_dir), "base model")
         raise AdapterNotLoadable(f"peft could not load the adapter: {said}", param="weights_file") from error
 
