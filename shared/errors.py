@@ -22,6 +22,11 @@ class UpliftError(Exception):
         self.message = message
         self.param = param
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether asking the same again later can help; an error of another process tells it by its status alone."""
+        return self.retryable or self.status in {429, 503, 504}
+
     def as_record(self) -> dict[str, Any]:
         """The shape stored on failed jobs and sent over reply streams."""
         return {"code": self.code, "message": self.message, "param": self.param, "status": self.status}

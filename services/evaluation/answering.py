@@ -86,7 +86,7 @@ def _body(evaluation: Evaluation, example: Example) -> dict[str, Any]:
 
 def _failure(evaluation: Evaluation, example: Example, error: UpliftError) -> UpliftError:
     message = f"{evaluation.model} did not answer example {example.id}: {error.message}"
-    if asking.may_pass(error):
+    if error.may_pass:
         return AnswersUnavailable(message)
     return AnswerFailed(message, param=example.id)
 

@@ -53,11 +53,6 @@ def in_batches(found: Iterable[Found]) -> Iterator[list[Found]]:
         yield kept
 
 
-def may_pass(error: UpliftError) -> bool:
-    """Whether asking again later can help."""
-    return error.retryable or error.status in {429, 503, 504}
-
-
 def _ask(
     queue: str,
     kind: str,

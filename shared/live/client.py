@@ -220,7 +220,7 @@ class LiveClient:
                 error = full
             except UpliftError as failed:
                 error, tries = failed, tries + 1
-                if not (failed.retryable or failed.status in {429, 503, 504}):
+                if not failed.may_pass:
                     return failed
                 together.over.wait(0.2 * 2**tries)
         return error

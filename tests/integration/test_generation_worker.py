@@ -6,19 +6,15 @@ from pathlib import Path
 import openai
 import pytest
 import torch
-from fastapi import Request
-from fastapi.testclient import TestClient
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from services.generation.routes import router
 from shared import read_models
 from shared.database import Database
 from shared.ids import new_id
 from shared.settings import Settings
 from shared.storage import Storage
-from shared.web import Caller, create_app
-from shared.wiring import Wiring
+from tests.factories.generation import generation_client, generation_worker
 from tests.factories.tiny_model import make_tiny_model
 from tests.fakes import processes
 
@@ -36,22 +32,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def worker(
     stack_environment: dict[str, str], home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[processes.Process]:
-    environment = stack_environment | {"UPLIFT_HOME": str(home)}
-    folder = tmp_path_factory.mktemp("worker")
-    started = processes.worker(environment, folder, app="services.generation.worker", slots=8)
-    with processes.killed_at_the_end(started):
+    with generation_worker(stack_environment, home, tmp_path_factory.mktemp("worker")) as started:
         yield started
 
 
 @pytest.fixture
 def client(settings: Settings, home: Path, project_id: str, worker: processes.Process) -> Iterator[openai.OpenAI]:
-    def access(_request: Request, _parts: Wiring) -> Caller:
-        return Caller(project_id, "tests", "org", "key", (), new_id("req_"))
-
-    own = settings.model_copy(update={"home": home})
-    app = create_app("generation", [router], wiring_factory=lambda: Wiring.from_settings(own), access=access)
-    with TestClient(app) as http:
-        yield openai.OpenAI(base_url="http://testserver/v1", api_key="any", http_client=http, max_retries=0)
+    with generation_client(settings, home, project_id) as connected:
+        yield connected
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 from services.evaluation.asking import CONCURRENCY, TIMEOUT_SECONDS
@@ -65,15 +66,16 @@ def ask(
         name=name,
         tick=tick,
     )
-    for index, said in found:
-        line, request_id = in_flight.pop(index), names.pop(index, "")
-        if _workers_are_away(said) and stalls.get(line.number, 0) < MOST_STALLS:
-            stalls[line.number] = stalls.get(line.number, 0) + 1
-            tick()
-            raise AnsweringStalled(f"line {line.number}: {said}")
-        rows.append(_row(batch, line, said, request_id))
-        if len(rows) >= _ROWS_AT_ONCE:
-            tick()
+    with closing(found):  # however this ends, nobody goes on answering lines that are no longer asked
+        for index, said in found:
+            line, request_id = in_flight.pop(index), names.pop(index, "")
+            if _workers_are_away(said) and stalls.get(line.number, 0) < MOST_STALLS:
+                stalls[line.number] = stalls.get(line.number, 0) + 1
+                tick()
+                raise AnsweringStalled(f"line {line.number}: {said}")
+            rows.append(_row(batch, line, said, request_id))
+            if len(rows) >= _ROWS_AT_ONCE:
+                tick()
     tick()
 
 

@@ -1,6 +1,5 @@
 """Which failed requests cost a row its answer or its grade, and which end the run's work."""
 
-from services.evaluation import asking
 from services.evaluation.errors import AnswersUnavailable, EvalModelNotFound
 from shared.errors import UpliftError
 
@@ -10,7 +9,7 @@ def stopping(failed: UpliftError, model: str) -> UpliftError | None:
 
     A model that is not here fails every row alike; what may pass is worth another attempt of the job.
     """
-    if asking.may_pass(failed):
+    if failed.may_pass:
         return AnswersUnavailable(f"{model} did not answer: {failed.message}")
     if failed.status == 404:
         return EvalModelNotFound(f"{model} cannot be asked: {failed.message}", param="model")
