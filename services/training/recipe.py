@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from services.training.errors import InvalidRecipe, UnknownRecipe
 
@@ -49,6 +49,14 @@ class Recipe(BaseModel):
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """Numerator of the update's scale, alpha / rank; twice the rank is the usual choice."""
 
+    rslora: bool = False
+    """Scale the update by alpha / √rank instead (rsLoRA, arXiv:2312.03732), so that a higher rank does not learn
+    slower. Off: at rank 16 both are the same up to alpha. With it, alpha = 2 · √rank gives the usual scale of 2."""
+
+    lora_plus_ratio: Annotated[float, Field(ge=1, le=1024)] = 1.0
+    """Learning rate of B as a multiple of A's, which is `learning_rate` (LoRA+, arXiv:2402.12354). 1 is plain LoRA;
+    the paper took about 16 with a learning rate several times smaller."""
+
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping an input of the low-rank path. 0: short runs underfit before they overfit."""
 
@@ -58,6 +66,17 @@ class Recipe(BaseModel):
 
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Decoupled decay per step, times the learning rate. 0.01 is AdamW's custom; it pulls towards the base."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each target's probability that is spread over the whole vocabulary (arXiv:1512.00567), in training only:
+    the training loss then has a floor above zero, the validation loss stays plain. 0; 0.1 keeps a model that is sure
+    of few examples from growing surer still. Not for `dpo`, whose labels are pairs."""
+
+    neftune_alpha: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Noise on the input embeddings, in training only: uniform in ± alpha / √(tokens · width) (NEFTune,
+    arXiv:2310.05914). A prefix that examples of one pack share is computed once, so they share its noise; the length is
+    that of the longest example through the token, and each example alone sees the paper's noise. 0 is none, the paper
+    took 5 to 15. Not for `dpo`, where noise on one side of the ratio would be taken for preference."""
 
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of all steps in which the learning rate climbs from zero. 5 %: Adam's second moments need a few."""
@@ -109,6 +128,15 @@ class Recipe(BaseModel):
             first = error.errors()[0]
             where = ".".join(["recipe", *(str(part) for part in first["loc"])])
             raise InvalidRecipe(f"{where}: {first['msg']}.", param=where) from error
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """Refuse what would be ignored: fields that say nothing under this objective."""
+        if self.objective == "dpo":
+            for name in ("label_smoothing", "neftune_alpha"):
+                if getattr(self, name):
+                    raise InvalidRecipe(f"{name} is not for the objective dpo; leave it 0.", param=f"recipe.{name}")
+        return self
 
 
 def recipe_names() -> list[str]:

@@ -17,6 +17,7 @@ from services.training.lora.adapter import attach
 from services.training.lora.base_model import prepare
 from services.training.lora.examples import Row, tokenize
 from services.training.lora.loop import StoppedEarly, Training
+from services.training.lora.noise import Noise
 from services.training.lora.objectives import Supervised, score_set
 from services.training.order import CheckpointSaved, Finished, StateSaved, Stepped
 from services.training.recipe import Recipe
@@ -77,7 +78,7 @@ class Runs:
         training = Training(
             model=model,
             adapter=attach(model.whole, recipe),
-            objective=Supervised(model),
+            objective=Supervised(model, Noise.of(recipe)),
             recipe=recipe,
             train=examples[:12],
             validation=examples[12:],

@@ -22,14 +22,15 @@ _PREFIX = "base_model.model."  # how peft names a wrapped model's modules
 class LoraLinear(nn.Module):
     """A frozen linear layer with a trainable low-rank update; B starts at zero, so training starts at the base."""
 
-    def __init__(self, linear: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+    def __init__(self, linear: nn.Linear, shape: "LoraShape") -> None:
         super().__init__()
+        rank = shape.rank
         self.weight, self.bias = linear.weight, linear.bias
         self.lora_a = nn.Parameter(torch.empty(rank, linear.in_features, device=linear.weight.device))
         self.lora_b = nn.Parameter(torch.zeros(linear.out_features, rank, device=linear.weight.device))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
-        self.scale = alpha / rank
-        self.dropout = dropout
+        self.scale = shape.scale
+        self.dropout = shape.dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, in) to (…, out)."""
@@ -39,19 +40,40 @@ class LoraLinear(nn.Module):
 
 
 @dataclass(frozen=True)
+class LoraShape:
+    """What decides an adapter's arithmetic, beside the layers it sits on."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    rslora: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "LoraShape":
+        return cls(recipe.rank, recipe.alpha, recipe.dropout, recipe.rslora)
+
+    @property
+    def scale(self) -> float:
+        """What B A x is multiplied with: α/r, or α/√r (rsLoRA, Kalajdzievski 2023, arXiv:2312.03732)."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+@dataclass(frozen=True)
 class Adapter:
     """The trainable layers of a model, by module path."""
 
     layers: dict[str, LoraLinear]
-    rank: int
-    alpha: float
-    dropout: float
+    shape: LoraShape
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Parameters under the names that peft saves them with."""
         for path, layer in self.layers.items():
             yield f"{_PREFIX}{path}.lora_A.weight", layer.lora_a
             yield f"{_PREFIX}{path}.lora_B.weight", layer.lora_b
+
+    def rate_of(self, name: str, recipe: Recipe) -> float:
+        """The parameter's learning rate as a multiple of the recipe's (LoRA+, Hayou et al. 2024, arXiv:2402.12354)."""
+        return recipe.lora_plus_ratio if name.endswith(".lora_B.weight") else 1.0
 
     def tensors(self) -> dict[str, Tensor]:
         """A copy of the weights, on the CPU in float32."""
@@ -70,21 +92,26 @@ class Adapter:
 
 def attach(model: nn.Module, recipe: Recipe) -> Adapter:
     """Replace the targeted linear layers of `model` in place; new weights come from torch's global generator."""
-    layers = {}
+    layers, shape = {}, LoraShape.of(recipe)
     for path, linear in _targets(model, recipe.targets):
-        layer = LoraLinear(linear, recipe.rank, recipe.alpha, recipe.dropout)
+        layer = LoraLinear(linear, shape)
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, layer)
         layers[path] = layer
-    return Adapter(layers, recipe.rank, recipe.alpha, recipe.dropout)
+    return Adapter(layers, shape)
 
 
 def shape_of(folder: Path) -> dict[str, Any]:
-    """The recipe fields that an adapter to continue from decides: rank, alpha, targets."""
+    """The recipe fields that an adapter to continue from decides: rank, alpha, its scaling, targets."""
     config = json.loads((folder / "adapter_config.json").read_text())
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("use_rslora"):
-        raise AdapterMismatch("Only plain LoRA adapters can be continued from.", param="init_adapter")
-    return {"rank": config["r"], "alpha": config["lora_alpha"], "targets": tuple(config["target_modules"])}
+    if config.get("peft_type") != "LORA" or config.get("use_dora"):
+        raise AdapterMismatch("Only LoRA adapters without DoRA can be continued from.", param="init_adapter")
+    return {
+        "rank": config["r"],
+        "alpha": config["lora_alpha"],
+        "rslora": bool(config.get("use_rslora")),
+        "targets": tuple(config["target_modules"]),
+    }
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
@@ -97,9 +124,10 @@ def save_for_peft(folder: Path, adapter: Adapter, weights: dict[str, Tensor], ba
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     names = sorted({path.rpartition(".")[2] for path in adapter.layers})
     config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
+        r=adapter.shape.rank,
+        lora_alpha=adapter.shape.alpha,
+        lora_dropout=adapter.shape.dropout,
+        use_rslora=adapter.shape.rslora,
         target_modules=names,
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_model,

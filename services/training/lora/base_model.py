@@ -21,7 +21,7 @@ class BaseModel:
 
     network: nn.Module
     head: nn.Module
-    whole: nn.Module
+    whole: Any
     tokenizer: Any
     dtype: torch.dtype
     device: torch.device

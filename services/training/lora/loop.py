@@ -90,7 +90,7 @@ class Training:
         self.sample = evenly(self.validation, self.recipe.max_validation_examples)
         self.parameters = dict(self.adapter.named_parameters())
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=0.0, weight_decay=self.recipe.weight_decay, fused=True
+            self._parameter_groups(), lr=0.0, weight_decay=self.recipe.weight_decay, fused=True
         )
         self.pace = Pace(validation_tokens=sum(self.objective.tokens(group) for group in self.sample))
 
@@ -165,7 +165,8 @@ class Training:
                 f"The loss is {tally.mean_loss} and the gradient's norm {norm} at step {step}. {_REMEDY}"
             )
         rate = self.plan.learning_rate(step)
-        self.optimizer.param_groups[0]["lr"] = rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["rate"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(self.objective.tokens(group) for group in batch)
@@ -259,6 +260,13 @@ class Training:
         step = whole_folders.step_of(folder)
         metrics = {name: self.history[step - 1].get(name) for name in _CHECKPOINT_METRICS}
         self.emit(CheckpointSaved(step=step, folder=folder, metrics=metrics))
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameters by their learning rate as a multiple of the recipe's."""
+        groups: dict[float, list[Tensor]] = {}
+        for name, parameter in self.parameters.items():
+            groups.setdefault(self.adapter.rate_of(name, self.recipe), []).append(parameter)
+        return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]
 
     def _load_moments(self, moments: dict[str, Tensor], step: int) -> None:
         for name, parameter in self.parameters.items():

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from services.training.lora.base_model import BaseModel
+from services.training.lora.noise import NO_NOISE, Noise
 from services.training.lora.packing import Group, Pack, TokenExample, pack, split_batch
 from services.training.lora.scoring import Scored, Tally, log_likelihoods, score_pack
 
@@ -33,10 +34,10 @@ class Objective(Protocol):
 
 
 class Supervised:
-    """Negative log-likelihood of the completions, a mean over their tokens."""
+    """Negative log-likelihood of the completions, a mean over their tokens; in training mode with its noise."""
 
-    def __init__(self, model: BaseModel) -> None:
-        self._model = model
+    def __init__(self, model: BaseModel, noise: Noise = NO_NOISE) -> None:
+        self._model, self._noise = model, noise
 
     def weight(self, groups: Sequence[Group]) -> int:
         return sum(len(example.completion) for group in groups for example in group)
@@ -46,7 +47,7 @@ class Supervised:
 
     def loss(self, groups: Sequence[Group]) -> tuple[Tensor, Tally]:
         packed = pack(flat(groups))
-        scored = score_pack(self._model, packed)
+        scored = score_pack(self._model, packed, self._noise if self._model.whole.training else NO_NOISE)
         total = scored.losses.sum()
         return total, _tally(packed, scored, total, weight=packed.label_count)
 

@@ -16,6 +16,7 @@ from services.training.lora.adapter import attach, load_weights, shape_of
 from services.training.lora.base_model import BaseModel, load_base
 from services.training.lora.examples import read_rows, tokenize
 from services.training.lora.loop import Share, StoppedEarly, Training
+from services.training.lora.noise import Noise
 from services.training.lora.objectives import Objective, Preference, Supervised
 from services.training.lora.output import write_adapter_folder
 from services.training.lora.packing import Group
@@ -125,7 +126,7 @@ def objective_of(order: TrainingOrder, model: BaseModel, pairs: list[Group], sto
     """
     recipe = order.recipe
     if recipe.objective == "supervised":
-        return Supervised(model)
+        return Supervised(model, Noise.of(recipe))
 
     def check() -> None:
         if stop.is_set():

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from services.training.lora.base_model import BaseModel
+from services.training.lora.noise import NO_NOISE, Noise, embedding_noise
 from services.training.lora.packing import NO_LABEL, Pack
 
 
@@ -60,21 +61,32 @@ class Scored:
     hits: Tensor
 
 
-def score_pack(model: BaseModel, packed: Pack) -> Scored:
-    """Negative log-likelihood of every label, differentiable."""
+def score_pack(model: BaseModel, packed: Pack, noise: Noise = NO_NOISE) -> Scored:
+    """Negative log-likelihood of every label, differentiable; what `noise` asks for is always done."""
     device = model.device
     sees = torch.from_numpy(packed.sees).to(device)
     bias = torch.zeros(sees.shape, dtype=model.dtype, device=device).masked_fill_(~sees, -torch.inf)
     hidden = model.network(
-        input_ids=torch.from_numpy(packed.input_ids).to(device)[None],  # (1, N)
+        **_inputs(model, packed, noise),
         position_ids=torch.from_numpy(packed.positions).to(device)[None],
         attention_mask=bias[None, None],  # (1, 1, N, N)
         use_cache=False,
     ).last_hidden_state  # (1, N, width)
     logits = model.head(hidden[0, torch.from_numpy(packed.label_nodes).to(device)]).float()  # (M, vocabulary)
     labels = torch.from_numpy(packed.labels).to(device)
-    losses = functional.cross_entropy(logits, labels, reduction="none", ignore_index=NO_LABEL)
+    losses = functional.cross_entropy(
+        logits, labels, reduction="none", ignore_index=NO_LABEL, label_smoothing=noise.label_smoothing
+    )
     return Scored(losses, logits.detach().argmax(-1) == labels)
+
+
+def _inputs(model: BaseModel, packed: Pack, noise: Noise) -> dict[str, Tensor]:
+    """The pack's tokens (1, N), or their noisy embeddings (1, N, width)."""
+    ids = torch.from_numpy(packed.input_ids).to(model.device)[None]
+    if not noise.neftune_alpha:
+        return {"input_ids": ids}
+    embedded: Tensor = model.whole.get_input_embeddings()(ids)
+    return {"inputs_embeds": embedded + embedding_noise(packed, embedded, noise.neftune_alpha)}
 
 
 def log_likelihoods(scored: Scored, packed: Pack, examples: int) -> Tensor:

@@ -42,3 +42,10 @@ def test_differences_may_start_from_a_named_recipe() -> None:
 def test_documents_every_field() -> None:
     source = inspect.getsource(Recipe).split("@classmethod")[0]
     assert source.count('"""') // 2 - 1 == len(Recipe.model_fields)
+
+
+@pytest.mark.parametrize("field", ["label_smoothing", "neftune_alpha"])
+def test_refuses_what_the_objective_would_ignore(field: str) -> None:
+    with pytest.raises(InvalidRecipe, match="not for the objective dpo") as refused:
+        Recipe.from_differences({"objective": "dpo", field: 0.1})
+    assert refused.value.param == f"recipe.{field}"
