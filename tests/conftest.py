@@ -19,7 +19,16 @@ from shared.wiring import Wiring
 # read when torch is loaded: tests share their cores with the workers that they start
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
+_CONTRACT = ROOT / "tests" / "contract"
 SECRET = "a secret of the tests"
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, for their fixtures' sake, and the contract group's: it shares a platform."""
+    for item in items:
+        shares_platform = item.path.is_relative_to(_CONTRACT)
+        item.add_marker(pytest.mark.xdist_group("contract" if shares_platform else str(item.path)))
 
 
 @pytest.fixture(scope="session")

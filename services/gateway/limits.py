@@ -1,29 +1,45 @@
-"""Rate limits per key and per project: requests and tokens per minute, counted in Redis through `limits`.
+"""Rate limits per key and per project: requests and tokens per minute, counted in Redis.
 
 A window is a minute of the clock, so that its end is known without asking Redis. Tokens are known only after an
 answer: a request is let in while the minute's tokens are not used up, and charged when its answer is there.
+
+All counters of a request are asked in one trip by one script; a library for rate limits makes a trip per counter,
+which every request would wait for (docs/benchmarks.md).
 """
 
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from typing import Any, cast
 
 import redis
-from limits import RateLimitItemPerMinute
-from limits.storage import RedisStorage
 
 from services.gateway.errors import RateLimited
 from shared.settings import Settings
 from shared.telemetry import logger
 
 log = logger(__name__)
-T = TypeVar("T")
 _WINDOW_SECONDS = 60
 _AWAY_SECONDS = 5.0
 """How long Redis is left alone after it did not answer, so that its absence costs no request a timeout."""
 _TIMEOUT_SECONDS = 0.5
+_COUNT = """
+local found = {}
+for i, key in ipairs(KEYS) do
+  local amount, most = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+  if amount > 0 then
+    found[i] = redis.call('INCRBY', key, amount)
+    if found[i] == amount then redis.call('EXPIRE', key, ARGV[1]) end
+  else
+    found[i] = tonumber(redis.call('GET', key) or '0')
+  end
+  if found[i] > most then break end
+end
+return found
+"""
+"""Adds to counters in turn (an amount of 0 only reads) and answers their values, up to the first one past its most:
+what comes after a refusal is not counted."""
+_UNLIMITED = 2**53
 
 
 @dataclass(frozen=True)
@@ -62,88 +78,77 @@ def allowance(
     )
 
 
+@dataclass(frozen=True)
+class Step:
+    """Add `amount` to a bucket's counter (0: only look); past `most` the request is refused."""
+
+    bucket: Bucket
+    amount: int
+    most: int
+
+
 class RateLimits:
     """Counts in Redis; while Redis is away nothing is limited (/readyz says so) and one line is logged."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-        # a pool of its own: the timeouts are those of a request that can do without the answer
-        pool = redis.ConnectionPool.from_url(
+        # a client of its own: the timeouts are those of a request that can do without the answer
+        self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS
         )
-        self._storage = _storage(settings.redis_url, pool)
-        self._pool = pool
+        self._count = self._redis.register_script(_COUNT)
         self._clock = clock
         self._away_until = 0.0
         self._away = False
 
     def admit(self, allowed: Allowance, headers: MutableMapping[str, str], *, spends_tokens: bool) -> None:
         """Count one request and put OpenAI's `x-ratelimit-*` into `headers`; raises RateLimited."""
-        self._check("requests", allowed.of("requests"), partial(self._add, 1), 0, headers)
-        if spends_tokens:
-            self._check("tokens", allowed.of("tokens"), self._used, 1, headers)
-
-    def charge(self, allowed: Allowance, tokens: int) -> None:
-        """Count the tokens of an answer."""
-        for bucket in allowed.of("tokens"):
-            self._ask(partial(self._add, tokens, bucket))
-
-    def close(self) -> None:
-        self._pool.disconnect()
-
-    def _check(
-        self,
-        unit: str,
-        buckets: list[Bucket],
-        use: Callable[[Bucket], int],
-        least: int,
-        headers: MutableMapping[str, str],
-    ) -> None:
-        """Raise RateLimited unless `least` are left of every bucket; the headers tell of the tightest."""
-        tightest: tuple[int, Bucket] | None = None
+        steps = [Step(bucket, amount=1, most=bucket.limit) for bucket in allowed.of("requests")]
+        if spends_tokens:  # at least one must be left
+            steps += [Step(bucket, amount=0, most=bucket.limit - 1) for bucket in allowed.of("tokens")]
         reset = _WINDOW_SECONDS - self._clock() % _WINDOW_SECONDS
-        for bucket in buckets:
-            used = self._ask(partial(use, bucket))
-            if used is None:
-                return
-            left = bucket.limit - used
-            if tightest is None or left < tightest[0]:
-                tightest = (left, bucket)
-                headers[f"x-ratelimit-limit-{unit}"] = str(bucket.limit)
-                headers[f"x-ratelimit-remaining-{unit}"] = str(max(0, left))
-                headers[f"x-ratelimit-reset-{unit}"] = duration(reset)
-            if left < least:
+        tightest: dict[str, int] = {}
+        # shorter than the steps where one was refused, or Redis is away
+        for step, used in zip(steps, self._take(steps), strict=False):
+            bucket, left = step.bucket, step.bucket.limit - used
+            if left < tightest.get(bucket.unit, bucket.limit + 1):
+                tightest[bucket.unit] = left
+                headers[f"x-ratelimit-limit-{bucket.unit}"] = str(bucket.limit)
+                headers[f"x-ratelimit-remaining-{bucket.unit}"] = str(max(0, left))
+                headers[f"x-ratelimit-reset-{bucket.unit}"] = duration(reset)
+            if used > step.most:
                 raise RateLimited(
-                    f"This {bucket.owner} may use {bucket.limit} {unit} a minute and has used them. "
+                    f"This {bucket.owner} may use {bucket.limit} {bucket.unit} a minute and has used them. "
                     f"Try again in {duration(reset)}.",
                     retry_after=max(1, int(reset) + 1),
                 )
 
-    def _add(self, amount: int, bucket: Bucket) -> int:
-        return int(self._storage.incr(self._key(bucket), 2 * _WINDOW_SECONDS, amount))
+    def charge(self, allowed: Allowance, tokens: int) -> None:
+        """Count the tokens of an answer, past the limit too: they were spent."""
+        self._take([Step(bucket, amount=tokens, most=_UNLIMITED) for bucket in allowed.of("tokens")])
 
-    def _used(self, bucket: Bucket) -> int:
-        return int(self._storage.get(self._key(bucket)))
+    def close(self) -> None:
+        self._redis.close()
 
-    def _key(self, bucket: Bucket) -> str:
-        minute = str(int(self._clock()) // _WINDOW_SECONDS)
-        item = RateLimitItemPerMinute(max(1, bucket.limit), namespace="uplift")
-        return str(item.key_for(bucket.owner, bucket.owner_id, bucket.unit, minute))
-
-    def _ask(self, question: Callable[[], T]) -> T | None:
-        """Redis' answer, or None while it is away."""
-        if time.monotonic() < self._away_until:
-            return None
+    def _take(self, steps: Sequence[Step]) -> list[int]:
+        """The counters after the steps, up to the first that went past its most; nothing while Redis is away."""
+        if not steps or time.monotonic() < self._away_until:
+            return []
+        arguments = [2 * _WINDOW_SECONDS, *(number for step in steps for number in (step.amount, step.most))]
         try:
-            found = question()
+            found = cast(Any, self._count(keys=[self._key(step.bucket) for step in steps], args=arguments))
         except (redis.RedisError, OSError) as error:
             if not self._away:
                 log.error("redis is away: requests are served without rate limits", error=str(error))
             self._away, self._away_until = True, time.monotonic() + _AWAY_SECONDS
-            return None
+            return []
         if self._away:
             log.info("redis is back: rate limits hold again")
             self._away = False
-        return found
+        return [int(value) for value in found]
+
+    def _key(self, bucket: Bucket) -> str:
+        minute = int(self._clock()) // _WINDOW_SECONDS
+        return f"uplift:limits:{bucket.owner}:{bucket.owner_id}:{bucket.unit}:{minute}"
 
 
 def duration(seconds: float) -> str:
@@ -155,7 +160,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes}m{whole % 60}s"
     return f"{minutes}m{whole % 60}s" if minutes else f"{whole}s"
-
-
-def _storage(url: str, pool: redis.ConnectionPool) -> RedisStorage:
-    return RedisStorage(url, connection_pool=pool, key_prefix="uplift:limits")
