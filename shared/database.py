@@ -1,10 +1,13 @@
 """The one way to Postgres: transactions that carry their tenant, so that row-level security decides what is seen."""
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
+from psycopg.rows import namedtuple_row
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -48,7 +51,7 @@ class Database:
             pool_recycle=1800,
             connect_args={"prepare_threshold": None, "connect_timeout": 10},
         )
-        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._lookups = _LookUps(url)
 
     @contextmanager
     def transaction(self, project_id: str) -> Iterator[Session]:
@@ -63,13 +66,63 @@ class Database:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
-    def look_up(self, statement: str, *parameters: Any) -> sa.Row[Any] | None:
-        """The one row of a system function, or None: a single statement without a transaction around it.
+    def look_up(self, statement: str, *parameters: Any) -> Any:
+        """The one row of a system function (fields by name), or None: a single read without a transaction around it.
 
-        Half the time and processor of `system_transaction`, for what every request needs.
+        A quarter of the time of `system_transaction`, for what every request needs. Raises psycopg.Error.
         """
-        with self._single.connect() as connection:
-            return connection.exec_driver_sql(statement, parameters).one_or_none()
+        return self._lookups.row(statement, parameters)
 
     def close(self) -> None:
+        self._lookups.close()
         self.engine.dispose()
+
+
+class _LookUps:
+    """Idle connections for single reads. None is tried before its use: a read that finds one dead is done again."""
+
+    def __init__(self, url: str) -> None:
+        self._address = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._idle: deque[psycopg.Connection[Any]] = deque()
+        self._closed = False
+
+    def row(self, statement: str, parameters: tuple[Any, ...]) -> Any:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._connect()
+        else:
+            try:
+                return self._ask(connection, statement, parameters)
+            except psycopg.OperationalError:
+                if not connection.broken:
+                    raise
+            # Postgres was restarted: the others are dead too
+            self._drop_idle()
+            connection = self._connect()
+        return self._ask(connection, statement, parameters)
+
+    def close(self) -> None:
+        self._closed = True
+        self._drop_idle()
+
+    def _ask(self, connection: psycopg.Connection[Any], statement: str, parameters: tuple[Any, ...]) -> Any:
+        try:
+            found = connection.execute(statement.encode(), parameters).fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        if self._closed:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return found
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            self._address, autocommit=True, prepare_threshold=None, connect_timeout=10, row_factory=namedtuple_row
+        )
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()

@@ -5,6 +5,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import psycopg
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -156,7 +157,7 @@ def error_body(error: UpliftError) -> dict[str, Any]:
 
 def respond(error: Exception) -> JSONResponse:
     """The answer to anything raised: named errors as they are, a database that is away as 503, the rest as 500."""
-    if isinstance(error, OperationalError):
+    if isinstance(error, OperationalError | psycopg.OperationalError):
         log.error("database not reachable", error=str(error))
         error = Unavailable("The database is not reachable. Nothing was changed; try again.")
     if not isinstance(error, UpliftError):

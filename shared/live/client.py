@@ -11,11 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
 import redis
-from kombu.exceptions import OperationalError as BrokerError
 
 from shared.errors import Unavailable, UpliftError
 from shared.ids import new_id
 from shared.live.many import Ticking, Together, take_done
+from shared.live.posting import Poster
 from shared.live.protocol import (
     CANCELLATIONS,
     GIVEN_UP,
@@ -27,7 +27,7 @@ from shared.live.protocol import (
     entries,
 )
 from shared.settings import Settings
-from shared.task_queue import ANSWER_LIVE, make_publisher
+from shared.task_queue import ANSWER_LIVE
 from shared.telemetry import logger
 
 log = logger(__name__)
@@ -41,7 +41,7 @@ class LiveClient:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._redis = redis.Redis.from_url(settings.redis_url, socket_keepalive=True, health_check_interval=10)
-        self._publisher = make_publisher(settings)
+        self._poster = Poster(self._redis)
         self._stream = f"uplift:replies:{new_id('client-')}"
         self._waiting: dict[str, Callable[[str, dict[str, Any]], None]] = {}
         self._lock = threading.Lock()
@@ -205,7 +205,6 @@ class LiveClient:
             except redis.RedisError as error:
                 log.warning("reply stream not deleted; it expires by itself", error=str(error))
         self._redis.close()
-        self._publisher.close()
 
     def _ask_patiently(
         self, ask: Callable[[], dict[str, Any]], together: "Together", attempts: int
@@ -240,18 +239,14 @@ class LiveClient:
             "timeout_s": call.timeout_s,
         }
         try:
-            waiting = self._redis.llen(call.queue)
-            if waiting >= limit:
-                raise QueueFull(
-                    f"{waiting} requests are waiting for {call.queue}; the limit is {limit}. Try again shortly.",
-                    retry_after=5 if batch else 1,
-                )
-            # `argsrepr`: Celery would write the whole question a second time, for logs that we do not keep
-            self._publisher.send_task(
-                ANSWER_LIVE, args=[message], argsrepr=call.kind, queue=call.queue, ignore_result=True
-            )
-        except (redis.RedisError, BrokerError, OSError) as error:
+            waiting = self._poster.post(call.queue, ANSWER_LIVE, message, shown_as=call.kind, limit=limit)
+        except (redis.RedisError, OSError) as error:
             raise Unavailable("The queue (Redis) is not reachable; the request was not sent. Try again.") from error
+        if waiting is not None:
+            raise QueueFull(
+                f"{waiting} requests are waiting for {call.queue}; the limit is {limit}. Try again shortly.",
+                retry_after=5 if batch else 1,
+            )
 
     def _register(self, request_id: str, deliver: Callable[[str, dict[str, Any]], None]) -> None:
         with self._lock:

@@ -224,7 +224,7 @@ def test_serves_while_redis_is_away_and_is_not_ready(settings: Settings, key: st
 
 
 def test_limits_again_when_redis_is_back(settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*_: object) -> int:
+    def away(**_: object) -> int:
         raise redis.ConnectionError("away")
 
     monkeypatch.setattr("services.gateway.limits._AWAY_SECONDS", 0.0)
@@ -235,7 +235,7 @@ def test_limits_again_when_redis_is_back(settings: Settings, clock: Clock, monke
     headers: dict[str, str] = {}
     with capture_logs() as said:
         with monkeypatch.context() as patch:
-            patch.setattr(limits._storage, "incr", away)
+            patch.setattr(limits, "_count", away)
             for _ in range(3):
                 limits.admit(one, headers, spends_tokens=False)
         assert headers == {}

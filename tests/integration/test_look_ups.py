@@ -1,0 +1,43 @@
+"""Single reads outlive the connections that they were made on."""
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from shared.database import Database
+from shared.settings import Settings
+
+pytestmark = pytest.mark.stack
+_OWN = "SELECT pg_backend_pid() AS pid, %s::text AS said"
+
+
+def test_answers_one_row_by_name_or_none(settings: Settings) -> None:
+    database = Database(settings.database_url)
+    assert database.look_up(_OWN, "hello").said == "hello"
+    assert database.look_up("SELECT 1 AS one WHERE %s::bool", False) is None
+    database.close()
+
+
+def test_uses_a_connection_again(settings: Settings) -> None:
+    database = Database(settings.database_url)
+    assert database.look_up(_OWN, "a").pid == database.look_up(_OWN, "b").pid
+    database.close()
+
+
+def test_asks_again_on_a_new_connection_when_postgres_has_ended_the_old_one(settings: Settings) -> None:
+    database = Database(settings.database_url)
+    first = database.look_up(_OWN, "before").pid
+    with psycopg.connect(
+        sa.make_url(settings.database_url).set(drivername="postgresql").render_as_string(False)
+    ) as own:
+        own.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
+    found = database.look_up(_OWN, "after")
+    assert (found.said, found.pid != first) == ("after", True)
+    database.close()
+
+
+def test_says_so_when_postgres_is_away(settings: Settings) -> None:
+    address = sa.make_url(settings.database_url).set(host="127.0.0.1", port=1)
+    database = Database(address.render_as_string(hide_password=False))
+    with pytest.raises(psycopg.OperationalError):
+        database.look_up(_OWN, "anybody?")
