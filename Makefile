@@ -28,7 +28,7 @@ demo: setup ## Run the demo experiment end to end and serve the winner
 	@scripts/demo
 
 test: setup contract-environments ## Run every test; most of the time they wait, so several at once
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 3 $(PYTEST_ARGS)
 
 test-tools: setup contract-environments ## Run LangChain and LlamaIndex against a running platform (a part of test)
 	@$(BIN)/python -m pytest tests/contract/test_tools.py $(PYTEST_ARGS)

@@ -5,8 +5,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from xdist.scheduler import LoadFileScheduling
 
 from deploy.local.engines import EmbeddedEngines
 from services.gateway.bootstrap import found_project
@@ -19,16 +22,34 @@ from shared.wiring import Wiring
 # read when torch is loaded: tests share their cores with the workers that they start
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
-_CONTRACT = ROOT / "tests" / "contract"
+_CONTRACT = "tests/contract/"
+_LONG = (_CONTRACT, "tests/e2e/")
 SECRET = "a secret of the tests"
+_END_WORK = """
+UPDATE jobs SET status = 'cancelled', notify_kind = NULL WHERE status NOT IN ('succeeded', 'failed', 'cancelled')
+"""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, for their fixtures' sake, and the contract group's: it shares a platform."""
-    for item in items:
-        shares_platform = item.path.is_relative_to(_CONTRACT)
-        item.add_marker(pytest.mark.xdist_group("contract" if shares_platform else str(item.path)))
+    """Begin with what takes minutes, so that it does not run alone at the end; chance orders the rest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Several at once: a file's tests in one process, for their fixtures' sake."""
+    config.option.loadscopereorder = False  # xdist would begin with the files that have the most tests
+    return _ByFixtures(config, log)
+
+
+class _ByFixtures(LoadFileScheduling):
+    """By file, but the contract group in one process: it shares a platform. The fuzzing takes so long that it has one
+    of its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        shares = file.startswith(_CONTRACT) and not file.endswith("test_fuzz.py")
+        return _CONTRACT if shares else file
 
 
 @pytest.fixture(scope="session")
@@ -92,9 +113,13 @@ def admin_database(settings: Settings) -> Iterator[Database]:
 
 
 @pytest.fixture
-def project_id(admin_database: Database) -> str:
-    """A fresh project, so that tests share the database without seeing each other."""
-    return make_project(admin_database)
+def project_id(admin_database: Database, database: Database) -> Iterator[str]:
+    """A fresh project, so that tests share the database without seeing each other; its open work ends with the test,
+    or the workers of a later one would begin with it."""
+    made = make_project(admin_database)
+    yield made
+    with database.transaction(made) as session:
+        session.execute(sa.text(_END_WORK))
 
 
 def make_project(admin_database: Database) -> str:

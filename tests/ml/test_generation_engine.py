@@ -215,10 +215,16 @@ def test_goes_on_after_a_step_failed_for_everyone(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_dies_loudly_and_leaves_nobody_waiting(start: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = threading.Event()
+    heard, all_asked = threading.Event(), threading.Event()
     engine = start(died=heard.set, max_batch=1)
-    monkeypatch.setattr(engine._batch, "decode", lambda: (_ for _ in ()).throw(KeyError("a defect")))
+
+    def decode() -> None:
+        all_asked.wait(60)
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(engine._batch, "decode", decode)
     streams = [engine.submit(asked(text)) for text in "abc"]
+    all_asked.set()
     for stream in streams:
         with pytest.raises(EngineStopped):
             collect(stream)
