@@ -53,6 +53,7 @@ bench-statistics: environment ## Coverage and false alarms of the intervals, sim
 	@$(BIN)/python -m tests.benchmarks.statistics_coverage
 
 bench-gateway: setup ## What the door costs beside the engine, and 200 streaming clients at once (about 10 minutes)
+	@$(BIN)/python -m tests.benchmarks.door_alone
 	@$(BIN)/python -m tests.benchmarks.gateway_overhead
 
 docs: environment ## Write the generated pages
