@@ -53,6 +53,10 @@ class Recipe(BaseModel):
     """Scale the update by alpha / √rank instead (rsLoRA, arXiv:2312.03732), so that a higher rank does not learn
     slower. Off: at rank 16 both are the same up to alpha. With it, alpha = 2 · √rank gives the usual scale of 2."""
 
+    dora: bool = False
+    """Train a length of every output beside the low-rank direction (DoRA, arXiv:2402.09353): closer to full
+    fine-tuning at low ranks, for some more time a step. Off: at rank 16 the difference is small."""
+
     lora_plus_ratio: Annotated[float, Field(ge=1, le=1024)] = 1.0
     """Learning rate of B as a multiple of A's, which is `learning_rate` (LoRA+, arXiv:2402.12354). 1 is plain LoRA;
     the paper took about 16 with a learning rate several times smaller."""

@@ -52,15 +52,18 @@ def reference(base_model_dir: Path) -> Callable[..., str]:
 
 @pytest.fixture(scope="module")
 def adapters(base_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterRef]:
-    """Two adapters with random weights large enough to change what is said."""
+    """Three adapters, the last one DoRA, with random weights large enough to change what is said."""
     made = []
-    for index, (rank, alpha) in enumerate([(4, 16), (8, 8)]):
+    for index, (rank, alpha) in enumerate([(4, 16), (8, 8), (4, 8)]):
         torch.manual_seed(index)
         base = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32)
-        model = get_peft_model(base, LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear"))
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", use_dora=index == 2)
+        model = get_peft_model(base, config)
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.02)
+            elif "magnitude" in name:
+                parameter.data.mul_(1 + 0.1 * torch.randn_like(parameter))
         folder = tmp_path_factory.mktemp(f"adapter{index}")
         model.save_pretrained(folder)
         made.append(AdapterRef(f"adapter{index}", folder))
@@ -161,9 +164,9 @@ def test_refuses_a_prompt_beyond_the_window_by_name(engine: Engine) -> None:
 
 
 def test_refuses_an_adapter_it_cannot_serve_and_goes_on(engine: Engine, tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 4, "use_dora": true}')
-    with pytest.raises(UnsupportedAdapter, match="use_dora"):
-        collect(engine.submit(request("Hi", AdapterRef("dora", tmp_path))))
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 4, "lora_bias": true}')
+    with pytest.raises(UnsupportedAdapter, match="lora_bias"):
+        collect(engine.submit(request("Hi", AdapterRef("biased", tmp_path))))
     with pytest.raises(UnsupportedAdapter, match=r"adapter_config\.json"):
         collect(engine.submit(request("Hi", AdapterRef("none", tmp_path / "missing"))))
     assert collect(engine.submit(request("Hi")))[1].completion_tokens > 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from peft.optimizers import create_loraplus_optimizer
 from torch.nn import functional
 
@@ -27,9 +27,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-def test_rslora_is_scaled_as_peft_scales_it_and_can_be_continued(folder: Path, tmp_path: Path) -> None:
-    model, recipe = ours(folder), Recipe(rank=4, alpha=6, rslora=True)
+@pytest.mark.parametrize("kind", [{"rslora": True}, {"dora": True}, {"rslora": True, "dora": True}], ids="+".join)
+def test_kinds_of_lora_load_in_peft_with_the_same_logits_and_can_be_continued(
+    folder: Path, tmp_path: Path, kind: dict[str, bool]
+) -> None:
+    model, recipe = ours(folder), Recipe(rank=4, alpha=6).model_copy(update=kind)
     adapter = shaken(model, recipe)
+    with torch.no_grad():
+        for name, parameter in adapter.named_parameters():
+            if name.endswith("magnitude_vector"):
+                parameter.mul_(torch.rand_like(parameter) + 0.5)
     save_for_peft(tmp_path, adapter, adapter.tensors(), "tiny")
     model.whole.set_attn_implementation("sdpa")
     peft = PeftModel.from_pretrained(plain(folder), tmp_path)
@@ -44,20 +51,20 @@ def test_rslora_is_scaled_as_peft_scales_it_and_can_be_continued(folder: Path, t
         torch.testing.assert_close(again.whole.eval()(input_ids=IDS).logits, found)
 
 
-def test_lora_plus_steps_as_peft_steps(folder: Path, tmp_path: Path) -> None:
-    """Three steps of one batch each, against peft's own LoRA+ optimiser on the same model."""
+@pytest.mark.parametrize("dora", [False, True])
+def test_lora_plus_and_dora_step_as_peft_steps(folder: Path, tmp_path: Path, dora: bool) -> None:
+    """Three steps of one batch each, against peft's own layers and LoRA+ optimiser on the same model."""
     recipe = RECIPE.model_copy(update={"lora_plus_ratio": 8.0, "batch_size": 12, "dropout": 0.0, "max_steps": 3})
     recipe = recipe.model_copy(update={"schedule": "constant", "warmup_ratio": 0.0, "max_grad_norm": 1e9})
+    recipe = recipe.model_copy(update={"dora": dora, "weight_decay": 0.0})
     training = Runs(folder, tmp_path).start(recipe)
     start = tmp_path / "start"
     start.mkdir()
     save_for_peft(start, training.adapter, training.adapter.tensors(), "tiny")
     peft = PeftModel.from_pretrained(plain(folder), start, is_trainable=True).eval()
     optimizer = create_loraplus_optimizer(
-        peft, torch.optim.AdamW, lr=recipe.learning_rate, loraplus_lr_ratio=8.0, weight_decay=recipe.weight_decay
+        peft, torch.optim.AdamW, lr=recipe.learning_rate, loraplus_lr_ratio=8.0, weight_decay=0.0
     )
-    for group in optimizer.param_groups:
-        group["weight_decay"] = recipe.weight_decay
     examples = flat(training.train)
     for _ in range(3):
         loss = sum(alone(peft, example) for example in examples) / sum(len(e.completion) for e in examples)
@@ -65,7 +72,7 @@ def test_lora_plus_steps_as_peft_steps(folder: Path, tmp_path: Path) -> None:
         optimizer.step()
         optimizer.zero_grad()
     training.run()
-    theirs = {name.replace(".default", ""): p for name, p in peft.named_parameters() if p.requires_grad}
+    theirs = get_peft_model_state_dict(peft, save_embedding_layers=False)
     for name, own in training.adapter.named_parameters():
         torch.testing.assert_close(own, theirs[name], rtol=1e-3, atol=2e-4, msg=name)
 
@@ -146,6 +153,7 @@ def test_neftune_is_in_training_only_and_a_pack_with_it_equals_its_noisy_example
     "method",
     [
         {"rslora": True, "lora_plus_ratio": 4.0},
+        {"dora": True},
         {"neftune_alpha": 10.0, "label_smoothing": 0.1},
     ],
     ids=lambda method: "+".join(method),
@@ -173,7 +181,7 @@ def test_a_resumed_run_equals_the_unbroken_one(folder: Path, tmp_path: Path, met
 
 
 def test_the_saved_configuration_says_what_was_trained(folder: Path, tmp_path: Path) -> None:
-    adapter = attach(ours(folder).whole, Recipe(rank=4, rslora=True))
+    adapter = attach(ours(folder).whole, Recipe(rank=4, rslora=True, dora=True))
     save_for_peft(tmp_path, adapter, adapter.tensors(), "tiny")
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["use_rslora"] is True
-    assert shape_of(tmp_path)["rslora"] is True
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["use_rslora"], config["use_dora"]) == (True, True)

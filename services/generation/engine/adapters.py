@@ -3,7 +3,8 @@
 The low-rank matrices of all loaded adapters are concatenated, so that a batch with any mix of adapters costs two small
 products per layer: `((x Aᵀ) ∘ mask) Bᵀ`, where the row's mask selects (and scales) its adapter's rank columns. A row
 without an adapter has a mask of zeros, and a batch without adapters skips the products. Formula: Hu et al. 2021
-(LoRA), α/r scaling, α/√r for rsLoRA. Checked against peft in tests/ml.
+(LoRA), α/r scaling, α/√r for rsLoRA. Rows of a DoRA adapter (arXiv:2402.09353) then have every output multiplied with
+its gain, m / ‖W + s·B A‖, which is a constant once training is over. Checked against peft in tests/ml.
 """
 
 import json
@@ -24,13 +25,18 @@ from services.generation.errors import UnsupportedAdapter
 _PREFIX = "base_model.model."
 _LARGEST = 1e6
 """No trained weight comes near; products beyond it could overflow."""
-_UNSUPPORTED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "megatron_config")
+_LENGTHS = "magnitude_vector"
+"""How peft names DoRA's m."""
+_UNSUPPORTED = ("modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "megatron_config")
 
 
 class RowMask:
-    """The one value that every layer reads: (B, 1, total rank) or None when no row has an adapter."""
+    """What every layer reads of the batch's rows."""
 
     value: torch.Tensor | None = None
+    """(B, 1, total rank), None when no row has an adapter."""
+    turned: torch.Tensor | None = None
+    """(B, adapters) 1 where the row has the adapter, None when no row's adapter has gains."""
 
 
 class MultiLoraLinear(nn.Module):
@@ -42,12 +48,17 @@ class MultiLoraLinear(nn.Module):
         self._mask = mask
         self.down: torch.Tensor | None = None  # (in, total rank)
         self.up: torch.Tensor | None = None  # (total rank, out)
+        self.gains: torch.Tensor | None = None  # (adapters, out) DoRA's gains less one
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, T, in) → (B, T, out)
         found: torch.Tensor = self.base(x)
         if self._mask.value is None or self.down is None or self.up is None:
             return found
-        return found + ((x @ self.down) * self._mask.value) @ self.up
+        found = found + ((x @ self.down) * self._mask.value) @ self.up
+        if self._mask.turned is None or self.gains is None:
+            return found
+        moved = found if self.base.bias is None else found - self.base.bias
+        return torch.addcmul(found, moved, (self._mask.turned @ self.gains)[:, None])
 
 
 class AdapterPool:
@@ -80,8 +91,8 @@ class AdapterPool:
 
     def select(self, rows: Sequence[str | None]) -> None:
         """Say which adapter each row of the next forward pass has."""
+        self._mask.value = self._mask.turned = None
         if not any(rows):
-            self._mask.value = None
             return
         mask = torch.zeros(len(rows), 1, sum(adapter.rank for adapter in self._loaded.values()), dtype=self._dtype)
         start = 0
@@ -91,19 +102,32 @@ class AdapterPool:
                     mask[row, 0, start : start + adapter.rank] = adapter.scaling
             start += adapter.rank
         self._mask.value = mask
+        if any(self._loaded[name].gains for name in rows if name):
+            chosen = [[float(row == name) for name in self._loaded] for row in rows]
+            self._mask.turned = torch.tensor(chosen, dtype=self._dtype)
 
     def _rebuild(self) -> None:
         for name, layer in self._layers.items():
             parts = [adapter.matrices(name, layer, self._dtype) for adapter in self._loaded.values()]
             layer.down = torch.cat([down for down, _ in parts], dim=1).contiguous() if parts else None
             layer.up = torch.cat([up for _, up in parts], dim=0).contiguous() if parts else None
+            gains = [adapter.gains.get(name) for adapter in self._loaded.values()]
+            none = torch.zeros(layer.base.out_features, dtype=self._dtype)
+            turned = any(gain is not None for gain in gains)
+            layer.gains = torch.stack([none if gain is None else gain for gain in gains]) if turned else None
 
 
 class _Adapter:
-    """One adapter's matrices by layer name."""
+    """One adapter's matrices by layer name, and DoRA's gains less one, (out,) each."""
 
-    def __init__(self, rank: int, scaling: float, pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        self.rank, self.scaling, self._pairs = rank, scaling, pairs
+    def __init__(
+        self,
+        rank: int,
+        scaling: float,
+        pairs: dict[str, tuple[torch.Tensor, torch.Tensor]],
+        gains: dict[str, torch.Tensor],
+    ) -> None:
+        self.rank, self.scaling, self.gains, self._pairs = rank, scaling, gains, pairs
 
     def matrices(self, name: str, layer: MultiLoraLinear, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """(in, rank) and (rank, out); zeros where the adapter leaves the layer alone."""
@@ -132,18 +156,33 @@ def _load(ref: AdapterRef, layers: dict[str, MultiLoraLinear], dtype: torch.dtyp
     config = _read_config(ref)
     rank = _number(ref, config, "r")
     scaling = _number(ref, config, "lora_alpha") / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    halves: dict[str, dict[str, torch.Tensor]] = {}
+    wanted = {"A", "B", _LENGTHS} if config.get("use_dora") else {"A", "B"}
+    found: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in _read_weights(ref).items():
-        layer, _, half = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".lora_")
-        if layer not in layers or half not in {"A", "B"}:
+        layer, _, part = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".lora_")
+        if layer not in layers or part not in wanted:
             raise UnsupportedAdapter(f"Adapter {ref.name} has weights {key}, which the base model has no place for.")
-        _check(ref, key, tensor, _shape(layers[layer].base, int(rank), half))
-        halves.setdefault(layer, {})[half] = tensor.to(dtype)
-    single = next((layer for layer, half in halves.items() if len(half) != 2), None)
+        _check(ref, key, tensor, _shape(layers[layer].base, int(rank), part))
+        found.setdefault(layer, {})[part] = tensor
+    single = next((layer for layer, parts in found.items() if parts.keys() != wanted), None)
     if single is not None:
-        raise UnsupportedAdapter(f"Adapter {ref.name} has only one of the two matrices of {single}.")
-    pairs = {layer: (half["A"].T.contiguous(), half["B"].T.contiguous()) for layer, half in halves.items()}
-    return _Adapter(int(rank), scaling, pairs)
+        raise UnsupportedAdapter(f"Adapter {ref.name} has only some of the {len(wanted)} weights of {single}.")
+    pairs = {
+        layer: (parts["A"].T.to(dtype).contiguous(), parts["B"].T.to(dtype).contiguous())
+        for layer, parts in found.items()
+    }
+    gains = {
+        layer: _gains(layers[layer].base, parts, scaling).to(dtype)
+        for layer, parts in found.items()
+        if _LENGTHS in parts
+    }
+    return _Adapter(int(rank), scaling, pairs, gains)
+
+
+def _gains(base: nn.Linear, parts: dict[str, torch.Tensor], scaling: float) -> torch.Tensor:
+    """(out,) DoRA's m / ‖W + s·B A‖ - 1, in float32; less one, because bfloat16 is coarse near one."""
+    weight = base.weight.detach().float() + scaling * parts["B"].float() @ parts["A"].float()
+    return parts[_LENGTHS].float() / torch.linalg.vector_norm(weight, dim=1) - 1
 
 
 def _read_weights(ref: AdapterRef) -> dict[str, torch.Tensor]:
@@ -158,11 +197,11 @@ def _read_weights(ref: AdapterRef) -> dict[str, torch.Tensor]:
         raise UnsupportedAdapter(f"Adapter {ref.name}: adapter_model.safetensors is damaged: {error}") from error
 
 
-def _shape(base: nn.Linear, rank: int, half: str) -> tuple[int, int]:
-    return (rank, base.in_features) if half == "A" else (base.out_features, rank)
+def _shape(base: nn.Linear, rank: int, part: str) -> tuple[int, ...]:
+    return {"A": (rank, base.in_features), "B": (base.out_features, rank)}.get(part, (base.out_features,))
 
 
-def _check(ref: AdapterRef, key: str, tensor: torch.Tensor, shape: tuple[int, int]) -> None:
+def _check(ref: AdapterRef, key: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
     """What would break the batch for everyone in it is refused here: a row's mask cannot hide NaN or infinity."""
     if tuple(tensor.shape) != shape:
         raise UnsupportedAdapter(

@@ -1,7 +1,6 @@
 """The LoRA adapter: put on a frozen model, saved and loaded in the layout that peft and vLLM read."""
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,49 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from services.training.errors import AdapterMismatch
-from services.training.lora.kernels import LoraProduct
+from services.training.lora.layers import DoraLinear, LoraLinear, LoraShape
 from services.training.recipe import Recipe
 
 _PREFIX = "base_model.model."  # how peft names a wrapped model's modules
-
-
-class LoraLinear(nn.Module):
-    """A frozen linear layer with a trainable low-rank update; B starts at zero, so training starts at the base."""
-
-    def __init__(self, linear: nn.Linear, shape: "LoraShape") -> None:
-        super().__init__()
-        rank = shape.rank
-        self.weight, self.bias = linear.weight, linear.bias
-        self.lora_a = nn.Parameter(torch.empty(rank, linear.in_features, device=linear.weight.device))
-        self.lora_b = nn.Parameter(torch.zeros(linear.out_features, rank, device=linear.weight.device))
-        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
-        self.scale = shape.scale
-        self.dropout = shape.dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (…, in) to (…, out)."""
-        dropout = self.dropout if self.training else 0.0
-        result: Tensor = LoraProduct.apply(x, self.weight, self.bias, self.lora_a, self.lora_b, self.scale, dropout)
-        return result
-
-
-@dataclass(frozen=True)
-class LoraShape:
-    """What decides an adapter's arithmetic, beside the layers it sits on."""
-
-    rank: int
-    alpha: float
-    dropout: float
-    rslora: bool
-
-    @classmethod
-    def of(cls, recipe: Recipe) -> "LoraShape":
-        return cls(recipe.rank, recipe.alpha, recipe.dropout, recipe.rslora)
-
-    @property
-    def scale(self) -> float:
-        """What B A x is multiplied with: α/r, or α/√r (rsLoRA, Kalajdzievski 2023, arXiv:2312.03732)."""
-        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 @dataclass(frozen=True)
@@ -70,10 +30,17 @@ class Adapter:
         for path, layer in self.layers.items():
             yield f"{_PREFIX}{path}.lora_A.weight", layer.lora_a
             yield f"{_PREFIX}{path}.lora_B.weight", layer.lora_b
+            if isinstance(layer, DoraLinear):
+                yield f"{_PREFIX}{path}.lora_magnitude_vector", layer.magnitude
 
-    def rate_of(self, name: str, recipe: Recipe) -> float:
-        """The parameter's learning rate as a multiple of the recipe's (LoRA+, Hayou et al. 2024, arXiv:2402.12354)."""
-        return recipe.lora_plus_ratio if name.endswith(".lora_B.weight") else 1.0
+    def optimised(self, name: str, recipe: Recipe) -> tuple[float, float]:
+        """Learning rate as a multiple of the recipe's, and weight decay, of a parameter.
+
+        LoRA+ (Hayou et al. 2024, arXiv:2402.12354) has A and the rest learn at different rates, DoRA's lengths with B
+        as in peft. Those lengths do not decay: that would pull them to zero, not to the base.
+        """
+        rate = 1.0 if name.endswith(".lora_A.weight") else recipe.lora_plus_ratio
+        return rate, 0.0 if name.endswith(".lora_magnitude_vector") else recipe.weight_decay
 
     def tensors(self) -> dict[str, Tensor]:
         """A copy of the weights, on the CPU in float32."""
@@ -94,7 +61,7 @@ def attach(model: nn.Module, recipe: Recipe) -> Adapter:
     """Replace the targeted linear layers of `model` in place; new weights come from torch's global generator."""
     layers, shape = {}, LoraShape.of(recipe)
     for path, linear in _targets(model, recipe.targets):
-        layer = LoraLinear(linear, shape)
+        layer = shape.layer(linear)
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, layer)
         layers[path] = layer
@@ -102,14 +69,15 @@ def attach(model: nn.Module, recipe: Recipe) -> Adapter:
 
 
 def shape_of(folder: Path) -> dict[str, Any]:
-    """The recipe fields that an adapter to continue from decides: rank, alpha, its scaling, targets."""
+    """The recipe fields that an adapter to continue from decides: rank, alpha, targets, and of which kind it is."""
     config = json.loads((folder / "adapter_config.json").read_text())
-    if config.get("peft_type") != "LORA" or config.get("use_dora"):
-        raise AdapterMismatch("Only LoRA adapters without DoRA can be continued from.", param="init_adapter")
+    if config.get("peft_type") != "LORA":
+        raise AdapterMismatch("Only LoRA adapters can be continued from.", param="init_adapter")
     return {
         "rank": config["r"],
         "alpha": config["lora_alpha"],
         "rslora": bool(config.get("use_rslora")),
+        "dora": bool(config.get("use_dora")),
         "targets": tuple(config["target_modules"]),
     }
 
@@ -128,6 +96,7 @@ def save_for_peft(folder: Path, adapter: Adapter, weights: dict[str, Tensor], ba
         lora_alpha=adapter.shape.alpha,
         lora_dropout=adapter.shape.dropout,
         use_rslora=adapter.shape.rslora,
+        use_dora=adapter.shape.dora,
         target_modules=names,
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_model,

@@ -89,9 +89,7 @@ class Training:
         self.plan = Plan(self.recipe, len(self.train))
         self.sample = evenly(self.validation, self.recipe.max_validation_examples)
         self.parameters = dict(self.adapter.named_parameters())
-        self.optimizer = torch.optim.AdamW(
-            self._parameter_groups(), lr=0.0, weight_decay=self.recipe.weight_decay, fused=True
-        )
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=0.0, fused=True)
         self.pace = Pace(validation_tokens=sum(self.objective.tokens(group) for group in self.sample))
 
     def resume(self) -> int:
@@ -262,11 +260,11 @@ class Training:
         self.emit(CheckpointSaved(step=step, folder=folder, metrics=metrics))
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameters by their learning rate as a multiple of the recipe's."""
-        groups: dict[float, list[Tensor]] = {}
+        """Parameters by their learning rate, as a multiple of the recipe's, and their weight decay."""
+        groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, parameter in self.parameters.items():
-            groups.setdefault(self.adapter.rate_of(name, self.recipe), []).append(parameter)
-        return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]
+            groups.setdefault(self.adapter.optimised(name, self.recipe), []).append(parameter)
+        return [{"params": some, "rate": rate, "weight_decay": decay} for (rate, decay), some in groups.items()]
 
     def _load_moments(self, moments: dict[str, Tensor], step: int) -> None:
         for name, parameter in self.parameters.items():
