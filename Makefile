@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: help setup models up down demo test test-tools contract-environments fuzz check format docs lock clean \
-  bench-statistics bench-gateway
+  bench-statistics bench-gateway bench-resume
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench-statistics: environment ## Coverage and false alarms of the intervals, sim
 bench-gateway: setup ## What the door costs beside the engine, and 200 streaming clients at once (about 10 minutes)
 	@$(BIN)/python -m tests.benchmarks.door_alone
 	@$(BIN)/python -m tests.benchmarks.gateway_overhead
+
+bench-resume: environment ## Kill one training run 20 times and compare every loss with the unbroken run's (about 5 minutes)
+	@$(BIN)/python -m tests.benchmarks.resume_study $(RESUME_ARGS)
 
 docs: environment ## Write the generated pages
 	@$(BIN)/python -m scripts.generate_events

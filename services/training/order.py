@@ -42,6 +42,8 @@ class Started(_Message):
     left_out: int
     """Examples longer than `max_length`."""
     resumed_from: int
+    resumed_with: dict[str, tuple[str, str]] = {}
+    """What of the surroundings is not as it was when the resumed state was written: name to (then, now)."""
     precision: Literal["bfloat16", "float32"]
     device: str
     trainable_parameters: int

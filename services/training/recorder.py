@@ -58,6 +58,13 @@ class Recorder:
             if event.resumed_from:
                 began = f"resumed at step {event.resumed_from}"
             say(f"Fine-tuning job {began}", data=event.model_dump(mode="json", exclude={"event", "recipe"}))
+            if event.resumed_with:
+                changed = ", ".join(f"{name} {then} → {now}" for name, (then, now) in event.resumed_with.items())
+                say(
+                    f"Resumed under other conditions than the checkpoint was written in ({changed}): from here on "
+                    "losses equal an unbroken run's only up to rounding",
+                    level="warn",
+                )
 
     def _stepped(self, event: Stepped) -> None:
         data = event.model_dump(mode="json", exclude={"event", "seconds_left"}, exclude_none=True)

@@ -1,11 +1,8 @@
 """The training child as the worker runs it: killed at any moment it resumes, and on the real model it learns."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.training.child import run_child
 from services.training.lora.run import name_exhaustion
-from services.training.order import HANDED_OVER, ChildEvent, Finished, Started, Stepped, TrainingOrder
+from services.training.order import ChildEvent, Finished, Started, Stepped, TrainingOrder
 from services.training.recipe import Recipe
 from services.training.settings import child_environment
+from tests.benchmarks.resume_study import largest_difference, tiny_study
 from tests.factories.tiny_model import make_tiny_model
 from tests.fakes.processes import wait_until
 
@@ -50,18 +48,6 @@ def write_order(folder: Path, model_dir: Path, recipe: Recipe, rows: list[tuple[
     return path
 
 
-def start(order: Path) -> subprocess.Popen[bytes]:
-    """The child alone; what it says goes to a file beside the order."""
-    with order.with_name(f"said-{time.monotonic_ns()}.jsonl").open("wb") as said:
-        return subprocess.Popen(
-            [sys.executable, "-m", "services.training.lora.run", str(order), str(os.getpid())],
-            cwd=ROOT,
-            env=child_environment(),
-            stdout=said,
-            stderr=subprocess.DEVNULL,
-        )
-
-
 def said(order: Path) -> list[dict[str, Any]]:
     """Everything that all the children said, complete lines only."""
     lines: list[dict[str, Any]] = []
@@ -74,31 +60,16 @@ def losses(order: Path) -> dict[int, float]:
     return {event["step"]: event["train_loss"] for event in said(order) if event["event"] == "step"}
 
 
-def test_killed_and_stopped_it_ends_as_the_unbroken_run_does(tmp_path: Path) -> None:
-    model = make_tiny_model(tmp_path / "tiny")
-    recipe = Recipe(max_steps=60, epochs=1000, batch_size=2, rank=2, save_steps=4, learning_rate=0.01, patience=None)
-    rows = [(f"{n}+3?", str(n + 3)) for n in range(8)]
-    (tmp_path / "whole").mkdir()
-    whole = write_order(tmp_path / "whole", model, recipe, rows)
-    assert start(whole).wait(120) == 0
-
-    (tmp_path / "broken").mkdir()
-    broken = write_order(tmp_path / "broken", model, recipe, rows)
-    child = start(broken)
-    wait_until(lambda: max(losses(broken), default=0) >= 6, seconds=60)
-    child.kill()
-    child.wait(10)
-    child = start(broken)
-    wait_until(lambda: max(losses(broken), default=0) >= 20, seconds=60)
-    child.send_signal(signal.SIGTERM)
-    assert child.wait(60) in {HANDED_OVER, 0}  # 0: it was done before the signal came
-    assert start(broken).wait(120) == 0
-    resumed = [event["resumed_from"] for event in said(broken) if event["event"] == "started"]
-    assert resumed[0] == 0
-    assert resumed[1] >= 4
-    assert losses(broken) == pytest.approx(losses(whole), abs=1e-6)
-    weights = "output/adapter_model.safetensors"
-    assert (tmp_path / "broken" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+def test_killed_inside_a_write_and_stopped_it_ends_elsewhere_as_the_unbroken_run_does(tmp_path: Path) -> None:
+    study = tiny_study(tmp_path, kills=2)
+    unbroken, broken = study.unbroken(), study.broken(["writing", "stopped"])
+    torn, stopped = study.interruptions
+    assert 0 <= torn.at_step - torn.resumed_from <= study.recipe.save_steps, "a kill loses that many steps at most"
+    assert stopped.moved
+    assert stopped.resumed_from == stopped.at_step > 0, "SIGTERM loses none"
+    assert largest_difference(broken, unbroken) <= 1e-6
+    assert {step for step, _, _ in broken.losses()} == {step for step, _, _ in unbroken.losses()}
+    assert broken.weights() == unbroken.weights()
 
 
 def test_dies_with_its_worker(tmp_path: Path) -> None:

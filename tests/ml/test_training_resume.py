@@ -270,6 +270,16 @@ def test_resumes_nothing_of_another_recipe_or_other_data(runs: Runs) -> None:
     assert runs.start(RECIPE.model_copy(update={"max_steps": 7, "alpha": 1.0})).progress.step == 0
 
 
+def test_says_what_is_not_as_it_was_when_the_state_was_written(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = RECIPE.model_copy(update={"max_steps": 4})
+    runs.start(short).run()
+    assert runs.start(short).differs == {}
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
+    resumed = runs.start(short)
+    assert resumed.progress.step == 3, "it goes on all the same"
+    assert {name: now for name, (_, now) in resumed.differs.items()} == {"threads": "99"}
+
+
 def test_states_hold_tensors_and_json_only(runs: Runs) -> None:
     runs.start(RECIPE.model_copy(update={"max_steps": 4})).run()
     (folder,) = runs.state_dir.iterdir()

@@ -20,6 +20,7 @@ from services.training.lora.objectives import Objective, score_set
 from services.training.lora.packing import Group, split_batch
 from services.training.lora.plan import Plan
 from services.training.lora.scoring import Tally
+from services.training.lora.surroundings import differences, surroundings
 from services.training.order import CheckpointSaved, Finished, StateSaved, Stepped
 from services.training.pace import Pace
 from services.training.recipe import Recipe
@@ -84,6 +85,8 @@ class Training:
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     """Every step so far as it was said, so that what a dying worker had not yet recorded can be said again."""
+    differs: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """How the surroundings of the resumed state differ from these, as (then, now)."""
 
     def __post_init__(self) -> None:
         self.plan = Plan(self.recipe, len(self.train))
@@ -103,6 +106,7 @@ class Training:
         torch.set_rng_state(found.tensors["random"]["cpu"])
         self.progress = Progress(**found.values["progress"])
         self.history = found.values["history"]
+        self.differs = differences(found.made_with, self._surroundings())
         return self.progress.step
 
     def say_again(self, recorded_step: int) -> None:
@@ -148,7 +152,8 @@ class Training:
             groups["best"] = self.best
         values = {"identity": self._identity(), "progress": asdict(self.progress), "history": self.history}
         kept = {name: group for name, group in groups.items() if group}
-        folder = states.save(self.state_dir, self.progress.step, states.State(kept, values))
+        state = states.State(kept, values, self._surroundings())
+        folder = states.save(self.state_dir, self.progress.step, state)
         self.emit(StateSaved(step=self.progress.step, folder=folder))
 
     def _step(self, step: int) -> int:
@@ -275,6 +280,9 @@ class Training:
                     "exp_avg": moments[f"{name}.exp_avg"].to(parameter.device),
                     "exp_avg_sq": moments[f"{name}.exp_avg_sq"].to(parameter.device),
                 }
+
+    def _surroundings(self) -> dict[str, str]:
+        return surroundings(self.model.device, self.model.dtype)
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a state to belong to this run."""

@@ -100,6 +100,7 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
             validation_examples=len(validation),
             left_out=left_out + left_out_too,
             resumed_from=resumed_from,
+            resumed_with=training.differs,
             precision="bfloat16" if model.dtype == torch.bfloat16 else "float32",
             device=str(model.device),
             trainable_parameters=sum(p.numel() for p in training.parameters.values()),

@@ -1,7 +1,7 @@
 """A run's state on disk: what a broken-off run goes on from. Tensors are safetensors, all else JSON: no code is run."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ _KEEP = 2
 
 @dataclass(frozen=True)
 class State:
-    """Named groups of tensors (adapter, optimiser, …) and the run's plain values."""
+    """Named groups of tensors (adapter, optimiser, …), the run's plain values, and what it ran with."""
 
     tensors: dict[str, dict[str, Tensor]]
     values: dict[str, Any]
+    made_with: dict[str, str] = field(default_factory=dict)
 
 
 def save(root: Path, step: int, state: State) -> Path:
@@ -29,7 +30,7 @@ def save(root: Path, step: int, state: State) -> Path:
             save_file({key: value.contiguous() for key, value in group.items()}, folder / f"{name}.safetensors")
         (folder / "state.json").write_text(json.dumps(state.values))
 
-    return whole_folders.write(root, step, fill, keep=_KEEP)
+    return whole_folders.write(root, step, fill, keep=_KEEP, made_with=state.made_with)
 
 
 def load_newest(root: Path) -> State | None:
@@ -37,5 +38,5 @@ def load_newest(root: Path) -> State | None:
     for folder in whole_folders.newest_first(root):
         if whole_folders.verifies(folder):
             tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
-            return State(tensors, json.loads((folder / "state.json").read_text()))
+            return State(tensors, json.loads((folder / "state.json").read_text()), whole_folders.made_with(folder))
     return None

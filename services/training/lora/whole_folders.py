@@ -8,15 +8,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 _MANIFEST = "manifest.json"
 _HIDDEN = (".partial-", ".dropped-")
 
 
-def write(root: Path, step: int, fill: Callable[[Path], None], *, keep: int) -> Path:
-    """Have `fill` write the step's files, make them durable, show them under their name at once, drop older folders."""
+def write(
+    root: Path, step: int, fill: Callable[[Path], None], *, keep: int, made_with: Mapping[str, str] | None = None
+) -> Path:
+    """Have `fill` write the step's files, make them durable, show them under their name at once, drop older folders.
+
+    `made_with` goes into the manifest as it is.
+    """
     root.mkdir(parents=True, exist_ok=True)
     target = root / f"step-{step:08}"
     if target.exists():  # an unverifiable leftover, or of a run that went further than it could resume from
@@ -28,7 +33,8 @@ def write(root: Path, step: int, fill: Callable[[Path], None], *, keep: int) -> 
     files = sorted(partial.iterdir())
     for path in files:
         _flush(path)
-    manifest = {"step": step, "sha256": {path.name: _sha256(path) for path in files}}
+    hashes = {path.name: _sha256(path) for path in files}
+    manifest = {"step": step, "made_with": dict(made_with or {}), "sha256": hashes}
     (partial / _MANIFEST).write_text(json.dumps(manifest))
     _flush(partial / _MANIFEST)
     _flush(partial)
@@ -58,6 +64,12 @@ def verifies(folder: Path) -> bool:
         return bool(expected) and all(_sha256(folder / name) == digest for name, digest in expected.items())
     except (OSError, ValueError, KeyError):
         return False
+
+
+def made_with(folder: Path) -> dict[str, str]:
+    """What the manifest of a folder that verifies says it was made with."""
+    noted: dict[str, str] = json.loads((folder / _MANIFEST).read_text()).get("made_with", {})
+    return noted
 
 
 def _drop(folder: Path) -> None:
