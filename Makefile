@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: help setup models up down demo test test-tools contract-environments fuzz check format docs lock clean \
-  bench-statistics bench-gateway bench-resume
+  bench-statistics bench-gateway bench-resume bench-training
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ bench-gateway: setup ## What the door costs beside the engine, and 200 streaming
 bench-resume: environment ## Kill one training run 20 times and compare every loss with the unbroken run's (about 5 minutes)
 	@$(BIN)/python -m tests.benchmarks.resume_study $(RESUME_ARGS)
 
+bench-training: setup ## Our training beside TRL's and transformers' (about 15 minutes); BENCH_ARGS="--rounds 1 --passages"
+	@$(BIN)/python -m tests.benchmarks.training_speed --peers "$$(scripts/benchmark-environment)" $(BENCH_ARGS)
+
 docs: environment ## Write the generated pages
 	@$(BIN)/python -m scripts.generate_events
 	@$(BIN)/python -m scripts.generate_openapi
@@ -73,4 +76,4 @@ lock: environment ## Pin every dependency by hash (torch apart: its CPU and CUDA
 	    --no-emit-find-links --no-emit-trusted-host -o requirements-$$name.txt requirements-$$name.in; done
 
 clean: down ## Remove the environment and the caches (the home stays)
-	@rm -rf .venv .venv-contract .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	@rm -rf .venv .venv-contract .venv-benchmarks .mypy_cache .ruff_cache .pytest_cache build *.egg-info
