@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from services.training.errors import OutOfMemory, TrainingChildDied, TrainingChildStopped, error_named
+from services.training.exhaustion import MEMORY_ADVICE, killed_for_memory, says_no_memory
 from services.training.order import HANDED_OVER, ChildEvent, Failed, Finished, parse_event
 
 _POLL_SECONDS = 0.2
@@ -72,11 +73,11 @@ def supervise(
     if finished is not None and status == 0:
         return finished
     if status == -signal.SIGKILL and memory_kills() > kills_before:
-        raise OutOfMemory(
-            "The kernel killed training because the machine ran out of memory. Lower micro_batch_tokens, max_length "
-            "or rank in the recipe, or stop other work on this machine."
-        )
-    raise TrainingChildDied(f"The training process ended with status {status}. Its last words:\n{_tail(log)}")
+        raise killed_for_memory()
+    words = _tail(log)
+    if status == -signal.SIGABRT and says_no_memory(words):  # C++ has no memory left even to say so
+        raise OutOfMemory(f"Memory ran out. {MEMORY_ADVICE}")
+    raise TrainingChildDied(f"The training process ended with status {status}. Its last words:\n{words}")
 
 
 def memory_kills() -> int:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.training.child import run_child
-from services.training.lora.run import name_exhaustion
+from services.training.exhaustion import name_exhaustion
 from services.training.order import ChildEvent, Finished, Started, Stepped, TrainingOrder
 from services.training.recipe import Recipe
 from services.training.settings import child_environment
@@ -109,6 +110,8 @@ def _runs(process: int) -> bool:
         (RuntimeError("I/O error: No space left on device (os error 28)"), "disk_full"),
         (MemoryError(), "out_of_memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "out_of_memory"),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "disk_full"),
+        (OSError(12, "Cannot allocate memory"), "out_of_memory"),
         (RuntimeError("shapes do not match"), None),
         (FileNotFoundError(2, "gone"), None),
     ],

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.training.errors import NonFiniteLoss
 from services.training.lora import states, whole_folders
-from services.training.lora.adapter import attach
+from services.training.lora.adapter import attach, load_weights
 from services.training.lora.base_model import prepare
 from services.training.lora.examples import Row, tokenize
 from services.training.lora.loop import StoppedEarly, Training
@@ -287,18 +287,48 @@ def test_states_hold_tensors_and_json_only(runs: Runs) -> None:
     assert json.loads((folder / "state.json").read_text())["progress"]["step"] == 3
 
 
-def test_stops_at_a_loss_that_is_not_finite_and_keeps_the_state(runs: Runs) -> None:
-    training = runs.start()
+@pytest.mark.parametrize("validates", [True, False])
+def test_stops_at_a_loss_that_is_not_finite_and_keeps_the_last_good_model(runs: Runs, *, validates: bool) -> None:
+    """The weights become NaN; the good ones are those of step 2, whether a checkpoint or only a state has them."""
+    once = {"save_steps": 100} if validates else {"save_steps": 2, "evals_per_epoch": 1, "batch_size": 1}
+    training = runs.start(RECIPE.model_copy(update=once))
 
     def poison(event: object) -> None:
-        if isinstance(event, Stepped) and event.step == 4:
+        if isinstance(event, CheckpointSaved):
+            runs.kept[event.step] = event
+        if isinstance(event, Stepped) and event.step == 3:
             with torch.no_grad():
                 next(iter(training.parameters.values())).fill_(math.nan)
 
     training.emit = poison
-    with pytest.raises(NonFiniteLoss, match="step 5"):
+    with pytest.raises(NonFiniteLoss, match="step 2 is the last good one") as stopped:
         training.run()
-    assert runs.start().progress.step == 3
+    assert stopped.value.code == "non_finite_loss"
+    assert list(runs.kept) == [2]
+    assert all(torch.isfinite(value).all() for value in load_weights(runs.kept[2].folder).values())
+    assert (runs.kept[2].folder / "adapter_config.json").is_file(), "it is a model of its own"
+    assert runs.kept[2].metrics["step"] == 2
+
+
+def test_stops_when_a_finite_loss_explodes_and_does_not_replace_good_models(runs: Runs) -> None:
+    """From step 8 on every logit is thirty times too large."""
+    training = runs.start(RECIPE.model_copy(update={"epochs": 40, "save_steps": 1000, "patience": None}))
+
+    def throw(event: object) -> None:
+        if isinstance(event, CheckpointSaved):
+            runs.kept[event.step] = event
+        if isinstance(event, Stepped):
+            runs.steps[event.step] = event
+            if event.step == 7:
+                with torch.no_grad():
+                    training.model.network.norm.weight.mul_(30.0)
+
+    training.emit = throw
+    with pytest.raises(NonFiniteLoss, match=r"exploded.* step 6 is the last good one"):
+        training.run()
+    assert max(runs.steps) == 12, "the fifth wild step in a row"
+    assert load_weights(runs.kept[6].folder)
+    assert not any(step > 6 for step in runs.kept)
 
 
 def test_keeps_the_best_weights_and_stops_when_validation_stops_gaining(runs: Runs) -> None:

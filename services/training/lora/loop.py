@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from services.training.errors import NonFiniteLoss
-from services.training.lora import states, whole_folders
+from services.training.lora import explosion, last_good, states, whole_folders
 from services.training.lora.adapter import Adapter, save_for_peft
 from services.training.lora.base_model import BaseModel
 from services.training.lora.objectives import Objective, score_set
@@ -25,7 +25,7 @@ from services.training.order import CheckpointSaved, Finished, StateSaved, Stepp
 from services.training.pace import Pace
 from services.training.recipe import Recipe
 
-_REMEDY = "The last checkpoint is kept. Lower the learning rate or lengthen the warm-up, and look at its examples."
+_REMEDY = "Lower the learning rate or lengthen the warm-up, and look at the step's examples."
 _KEPT_CHECKPOINTS = 3
 """As many as stay usable when the job is done: the worker may be so far behind."""
 _CHECKPOINT_METRICS = (
@@ -97,8 +97,8 @@ class Training:
 
     def resume(self) -> int:
         """Go back to the newest whole state of this recipe and data, if there is one; answers its step."""
-        found = states.load_newest(self.state_dir)
-        if found is None or found.values["identity"] != self._identity():
+        found = self._newest_state()
+        if found is None:
             return 0
         self.adapter.load(found.tensors["adapter"])
         self.best = found.tensors.get("best", {})
@@ -108,6 +108,10 @@ class Training:
         self.history = found.values["history"]
         self.differs = differences(found.made_with, self._surroundings())
         return self.progress.step
+
+    def _newest_state(self) -> states.State | None:
+        found = states.load_newest(self.state_dir)
+        return found if found is not None and found.values["identity"] == self._identity() else None
 
     def say_again(self, recorded_step: int) -> None:
         """Emit the steps that came after `recorded_step`, and every checkpoint that still lies here."""
@@ -124,7 +128,7 @@ class Training:
             if self.should_stop():
                 self.save()
                 raise StoppedEarly
-            step = self._step(self.progress.step + 1)
+            step = self._sound_step(self.progress.step + 1)
             if self.plan.saves_after(step):
                 self.save()
         progress = self.progress
@@ -156,7 +160,28 @@ class Training:
         folder = states.save(self.state_dir, self.progress.step, state)
         self.emit(StateSaved(step=self.progress.step, folder=folder))
 
-    def _step(self, step: int) -> int:
+    def _sound_step(self, step: int) -> int:
+        """A step; NonFiniteLoss, once the last good weights are kept as a checkpoint, if the loss went wrong in it."""
+        try:
+            self._step(step)
+            explosion.check(self._losses())
+        except NonFiniteLoss as error:
+            raise NonFiniteLoss(f"{error.message} {self._keep_last_good()} {_REMEDY}") from error
+        return step
+
+    def _losses(self) -> list[float]:
+        return [entry["train_loss"] for entry in self.history]
+
+    def _keep_last_good(self) -> str:
+        found = last_good.find(self.history, self.checkpoint_dir, self._newest_state())
+        if found is None:
+            return "No checkpoint had been written before that."
+        step, weights = found
+        if weights is not None:
+            self._keep_checkpoint(step, weights)
+        return f"The checkpoint of step {step} is the last good one; it is kept as a model."
+
+    def _step(self, step: int) -> None:
         """One optimiser step, with the validation and the checkpoint that follow it."""
         began = time.perf_counter()
         torch.set_num_threads(self.share.threads())
@@ -164,9 +189,7 @@ class Training:
         tally = self._gradients(batch, step)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm))
         if not (math.isfinite(tally.loss) and math.isfinite(norm)):
-            raise NonFiniteLoss(
-                f"The loss is {tally.mean_loss} and the gradient's norm {norm} at step {step}. {_REMEDY}"
-            )
+            raise NonFiniteLoss(f"The loss is {tally.mean_loss} and the gradient's norm {norm} at step {step}.")
         rate = self.plan.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
@@ -208,9 +231,10 @@ class Training:
             )
         )
         if validates:
-            self._keep_checkpoint(step)
+            # wild weights do not take a good checkpoint's place
+            if explosion.wild_since(self._losses()) is None or step == self.plan.total_steps:
+                self._keep_checkpoint(step, self.adapter.tensors())
             self.pace.validation_took(time.perf_counter() - began - seconds)
-        return step
 
     def _gradients(self, batch: list[Group], step: int) -> Tally:
         """Accumulate the gradient of the effective batch's mean loss."""
@@ -220,7 +244,7 @@ class Training:
             (loss / weight).backward()
             tally.add(part)
             if not math.isfinite(tally.loss):
-                raise NonFiniteLoss(f"The loss is {tally.loss} at step {step}. {_REMEDY}")
+                raise NonFiniteLoss(f"The loss is {tally.loss} at step {step}.")
         return tally
 
     def _validate(self, step: int) -> tuple[Tally | None, Tally | None]:
@@ -246,16 +270,16 @@ class Training:
     def _score(self, groups: list[Group], step: int) -> Tally:
         tally = score_set(self.model, self.objective, groups, self.recipe.micro_batch_tokens)
         if not math.isfinite(tally.loss):
-            raise NonFiniteLoss(f"The validation loss is {tally.loss} after step {step}. {_REMEDY}")
+            raise NonFiniteLoss(f"The validation loss is {tally.loss} after step {step}.")
         return tally
 
     def _say_step(self, stepped: Stepped) -> None:
         self.history.append(stepped.model_dump(mode="json", exclude={"event"}, exclude_none=True))
         self.emit(stepped)
 
-    def _keep_checkpoint(self, step: int) -> None:
+    def _keep_checkpoint(self, step: int, weights: dict[str, Tensor]) -> None:
         def fill(folder: Path) -> None:
-            save_for_peft(folder, self.adapter, self.adapter.tensors(), self.base_model)
+            save_for_peft(folder, self.adapter, weights, self.base_model)
 
         self._say_checkpoint(whole_folders.write(self.checkpoint_dir, step, fill, keep=_KEPT_CHECKPOINTS))
 
@@ -285,8 +309,9 @@ class Training:
         return surroundings(self.model.device, self.model.dtype)
 
     def _identity(self) -> dict[str, Any]:
-        """What must be equal for a state to belong to this run."""
-        return {"recipe": self.recipe.model_dump(mode="json"), "data_sha256": self.data_sha256}
+        """What must be equal for a state to belong to this run: its batches may be cut otherwise."""
+        recipe = self.recipe.model_dump(mode="json", exclude={"micro_batch_tokens"})
+        return {"recipe": recipe, "data_sha256": self.data_sha256}
 
 
 def evenly(examples: list[Group], most: int) -> list[Group]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import errno
 import os
 import signal
 import sys
@@ -10,8 +9,10 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
-from services.training.errors import DiskFull, InvalidTrainingFile, NoTrainingExamples, OutOfMemory
+from services.training.errors import InvalidTrainingFile, NoTrainingExamples
+from services.training.exhaustion import name_exhaustion
 from services.training.lora.adapter import attach, load_weights, shape_of
 from services.training.lora.base_model import BaseModel, load_base
 from services.training.lora.examples import read_rows, tokenize
@@ -43,7 +44,7 @@ def main(order_file: Path, parent: int | None = None) -> int:
     except UpliftError as error:
         say(Failed(code=error.code, message=error.message, param=error.param))
         return 1
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, SafetensorError) as error:
         named = name_exhaustion(error)
         if named is None:
             raise
@@ -148,21 +149,6 @@ def say(event: ChildEvent) -> None:
     """One event to the worker; a worker that is gone has taken its listener with it, and so ends this process."""
     sys.stdout.write(event.model_dump_json() + "\n")
     sys.stdout.flush()
-
-
-def name_exhaustion(error: BaseException) -> UpliftError | None:
-    """The named error when memory or disk ran out; None for a defect, which must keep its trace."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DiskFull(
-            f"The disk ran full while training wrote {error.filename or 'its files'}. Free some space; the run "
-            "goes on from its last checkpoint."
-        )
-    text = str(error)
-    if "No space left on device" in text:  # safetensors reports it as text
-        return DiskFull("The disk ran full while training wrote a checkpoint or the adapter. Free some space.")
-    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
-        return OutOfMemory("Memory ran out. Lower micro_batch_tokens or max_length in the recipe.")
-    return None
 
 
 def die_with_parent(parent: int | None) -> None:

@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 _MANIFEST = "manifest.json"
 _HIDDEN = (".partial-", ".dropped-")
 
@@ -29,15 +31,11 @@ def write(
     partial = root / f"{_HIDDEN[0]}{step:08}-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    fill(partial)
-    files = sorted(partial.iterdir())
-    for path in files:
-        _flush(path)
-    hashes = {path.name: _sha256(path) for path in files}
-    manifest = {"step": step, "made_with": dict(made_with or {}), "sha256": hashes}
-    (partial / _MANIFEST).write_text(json.dumps(manifest))
-    _flush(partial / _MANIFEST)
-    _flush(partial)
+    try:
+        _fill_durably(partial, fill, step, made_with or {})
+    except (OSError, SafetensorError):
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk gets its room back
+        raise
     partial.rename(target)
     _flush(root)
     for folder in newest_first(root)[keep:]:
@@ -46,6 +44,18 @@ def write(
         for leftover in root.glob(f"{prefix}*"):
             shutil.rmtree(leftover)
     return target
+
+
+def _fill_durably(partial: Path, fill: Callable[[Path], None], step: int, made_with: Mapping[str, str]) -> None:
+    fill(partial)
+    files = sorted(partial.iterdir())
+    for path in files:
+        _flush(path)
+    hashes = {path.name: _sha256(path) for path in files}
+    manifest = {"step": step, "made_with": dict(made_with), "sha256": hashes}
+    (partial / _MANIFEST).write_text(json.dumps(manifest))
+    _flush(partial / _MANIFEST)
+    _flush(partial)
 
 
 def newest_first(root: Path) -> list[Path]:
