@@ -41,6 +41,10 @@ class Started(_Message):
     validation_examples: int
     left_out: int
     """Examples longer than `max_length`."""
+    longest: int
+    """Tokens of the longest example, whether it was left out or not."""
+    leaked: int
+    """Validation examples that a training example repeats or nearly repeats."""
     resumed_from: int
     resumed_with: dict[str, tuple[str, str]] = {}
     """What of the surroundings is not as it was when the resumed state was written: name to (then, now)."""
@@ -71,6 +75,12 @@ class Stepped(_Message):
     """Peak resident memory of the child so far."""
     valid_loss: float | None = None
     """Of at most `max_validation_examples` examples, the same ones each time."""
+    valid_loss_error: float | None = None
+    """Standard error of `valid_loss`: how far another draw of as many examples would lie off."""
+    train_eval_loss: float | None = None
+    """Measured as `valid_loss` is, after the step and without dropout, of a few training examples, the same ones each
+    time: the two can be compared, which `train_loss` and `valid_loss` cannot."""
+    train_eval_loss_error: float | None = None
     valid_mean_token_accuracy: float | None = None
     full_valid_loss: float | None = None
     """Of all validation examples: measured at the end, and wherever they are few enough."""

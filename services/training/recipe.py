@@ -92,6 +92,14 @@ class Recipe(BaseModel):
     """Longest example in tokens, question and answer together. Longer ones are left out and counted, never cut:
     a cut answer teaches the model to stop early."""
 
+    train_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training examples that is learned from; a smaller share's examples are among a larger one's of the
+    same seed. 1: all of them. Less tells what more data would bring (a learning curve)."""
+
+    leave_out_leaked: bool = False
+    """Leave training examples out that repeat or nearly repeat a validation example, which would otherwise be praised
+    for what was learned by heart. Off: the count is shown first, and whoever sees it decides."""
+
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this global L2 norm; guards single odd batches."""
 

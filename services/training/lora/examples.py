@@ -39,15 +39,15 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def tokenize(tokenizer: Any, rows: list[Row], max_length: int) -> tuple[list[Group], int]:
-    """Token examples of the rows that fit, in order, and how many were too long.
+def tokenize(tokenizer: Any, rows: list[Row], max_length: int) -> tuple[list[Group], list[int]]:
+    """Token examples of the rows that fit, in order, and the lengths in tokens of those that were too long.
 
     A row's group is every turn that is learned, the last one last; of a preference, the preferred answer and the
     rejected one. Prompt and completion are tokenised apart, because the serving prompt ends exactly where the prompt
     ends here: a token that straddled the border would never be seen again.
     """
     if not rows:
-        return [], 0
+        return [], []
     if not tokenizer.chat_template:
         raise NoChatTemplate("The base model's tokenizer has no chat template; use a model that was tuned for chat.")
     texts = [list(_render(tokenizer, row)) for row in rows]
@@ -57,13 +57,14 @@ def tokenize(tokenizer: Any, rows: list[Row], max_length: int) -> tuple[list[Gro
     examples = iter([TokenExample(tuple(p), tuple(c)) for p, c in zip(prompts, completions, strict=True)])
     groups = [tuple(next(examples) for _ in turns) for turns in texts]
     fitting = [group for group in groups if _longest(group) <= max_length]
+    too_long = [length for length in map(_longest, groups) if length > max_length]
     if not fitting:
-        shortest = min(_longest(group) for group in groups)
+        shortest = min(too_long)
         raise NoTrainingExamples(
             f"All {len(groups)} examples are longer than max_length {max_length} (the shortest has {shortest} "
             "tokens). Raise max_length in the recipe or shorten the passages."
         )
-    return fitting, len(groups) - len(fitting)
+    return fitting, too_long
 
 
 def _row(record: dict[str, Any]) -> Row:

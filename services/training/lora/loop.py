@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from services.training.lora.base_model import BaseModel
 from services.training.lora.objectives import Objective, score_set
 from services.training.lora.packing import Group, split_batch
 from services.training.lora.plan import Plan
+from services.training.lora.samples import drawn, evenly, sample_size
 from services.training.lora.scoring import Tally
 from services.training.lora.surroundings import differences, surroundings
 from services.training.order import CheckpointSaved, Finished, StateSaved, Stepped
@@ -89,11 +89,13 @@ class Training:
     """How the surroundings of the resumed state differ from these, as (then, now)."""
 
     def __post_init__(self) -> None:
+        self.train = drawn(self.train, self.recipe.train_share, self.recipe.seed)
         self.plan = Plan(self.recipe, len(self.train))
+        self.train_sample = evenly(self.train, sample_size(len(self.train), self.recipe))
         self.sample = evenly(self.validation, self.recipe.max_validation_examples)
         self.parameters = dict(self.adapter.named_parameters())
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=0.0, fused=True)
-        self.pace = Pace(validation_tokens=sum(self.objective.tokens(group) for group in self.sample))
+        self.pace = Pace(validation_tokens=sum(map(self.objective.tokens, [*self.sample, *self.train_sample])))
 
     def resume(self) -> int:
         """Go back to the newest whole state of this recipe and data, if there is one; answers its step."""
@@ -203,6 +205,7 @@ class Training:
         self.pace.step_took(seconds, tokens)
         validates = self.plan.validates_after(step)
         validated, full = self._validate(step) if validates else (None, None)
+        seen = self._score(self.train_sample, step) if validated else None
         progress.seconds += time.perf_counter() - began
         self._say_step(
             Stepped(
@@ -218,6 +221,9 @@ class Training:
                 seconds=seconds,
                 memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 valid_loss=validated and validated.mean_loss,
+                valid_loss_error=validated and validated.standard_error,
+                train_eval_loss=seen and seen.mean_loss,
+                train_eval_loss_error=seen and seen.standard_error,
                 valid_mean_token_accuracy=validated and validated.accuracy,
                 full_valid_loss=full and full.mean_loss,
                 full_valid_mean_token_accuracy=full and full.accuracy,
@@ -312,10 +318,3 @@ class Training:
         """What must be equal for a state to belong to this run: its batches may be cut otherwise."""
         recipe = self.recipe.model_dump(mode="json", exclude={"micro_batch_tokens"})
         return {"recipe": recipe, "data_sha256": self.data_sha256}
-
-
-def evenly(examples: list[Group], most: int) -> list[Group]:
-    """At most so many examples, spread evenly over the list."""
-    if len(examples) <= most:
-        return examples
-    return [examples[int(i)] for i in np.linspace(0, len(examples) - 1, most)]

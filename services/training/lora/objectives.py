@@ -49,7 +49,11 @@ class Supervised:
         packed = pack(flat(groups))
         scored = score_pack(self._model, packed, self._noise if self._model.whole.training else NO_NOISE)
         total = scored.losses.sum()
-        return total, _tally(packed, scored, total, weight=packed.label_count)
+        tally = _tally(packed, scored, total, weight=packed.label_count)
+        each = log_likelihoods(scored, packed, sum(len(group) for group in groups)).detach()
+        losses = [-float(part.sum()) for part in each.cpu().split([len(group) for group in groups])]
+        tally.add_examples(losses, [self.weight([group]) for group in groups])
+        return total, tally
 
 
 class Preference:
@@ -75,11 +79,13 @@ class Preference:
         policy = log_likelihoods(scored, packed, 2 * len(groups)).view(-1, 2)  # (pairs, preferred and rejected)
         reference = torch.tensor([self._reference[group] for group in groups], device=policy.device)
         preferred, rejected = (self._beta * (policy - reference)).unbind(-1)
-        total = -functional.logsigmoid(preferred - rejected).sum()
+        each = -functional.logsigmoid(preferred - rejected)  # (pairs,)
+        total = each.sum()
         liked = torch.from_numpy(packed.owners % 2 == 0).to(scored.hits.device)
         tally = _tally(packed, Scored(scored.losses, scored.hits & liked), total, weight=len(groups))
         tally.labels = sum(len(group[0].completion) for group in groups)
         tally.pairs, tally.wins = len(groups), int((preferred > rejected).sum())
+        tally.add_examples(each.detach().tolist(), [1] * len(groups))
         tally.preferred_reward, tally.rejected_reward = preferred.sum().item(), rejected.sum().item()
         return total, tally
 

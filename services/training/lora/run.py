@@ -13,12 +13,13 @@ from safetensors import SafetensorError
 
 from services.training.errors import InvalidTrainingFile, NoTrainingExamples
 from services.training.exhaustion import name_exhaustion
+from services.training.lora import leaks
 from services.training.lora.adapter import attach, load_weights, shape_of
 from services.training.lora.base_model import BaseModel, load_base
 from services.training.lora.examples import read_rows, tokenize
 from services.training.lora.loop import Share, StoppedEarly, Training
 from services.training.lora.noise import Noise
-from services.training.lora.objectives import Objective, Preference, Supervised
+from services.training.lora.objectives import Objective, Preference, Supervised, flat
 from services.training.lora.output import write_adapter_folder
 from services.training.lora.packing import Group
 from services.training.lora.reference import cached_reference
@@ -72,9 +73,10 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
     recipe = order.recipe
     examples, left_out = tokens_of(model, order.train_file, recipe.max_length, "training_file")
     validation: list[Group] = []
-    left_out_too = 0
+    left_out_too: list[int] = []
     if order.validation_file is not None:
         validation, left_out_too = tokens_of(model, order.validation_file, recipe.max_length, "validation_file")
+    examples, leaked = leaks.found(examples, validation, leave_out=recipe.leave_out_leaked)
     adapter = attach(model.whole, recipe)
     if order.init_adapter_dir is not None:
         adapter.load(load_weights(order.init_adapter_dir))
@@ -99,7 +101,9 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
             total_steps=training.plan.total_steps,
             train_examples=len(examples),
             validation_examples=len(validation),
-            left_out=left_out + left_out_too,
+            left_out=len(left_out) + len(left_out_too),
+            longest=max([len(e) for e in flat([*examples, *validation])] + left_out + left_out_too),
+            leaked=leaked,
             resumed_from=resumed_from,
             resumed_with=training.differs,
             precision="bfloat16" if model.dtype == torch.bfloat16 else "float32",
@@ -112,8 +116,8 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
     return training
 
 
-def tokens_of(model: BaseModel, rows: Path, max_length: int, param: str) -> tuple[list[Group], int]:
-    """The rows as tokens and how many were left out; an error names the job's field that the rows came from."""
+def tokens_of(model: BaseModel, rows: Path, max_length: int, param: str) -> tuple[list[Group], list[int]]:
+    """The rows as tokens and the lengths of those left out; an error names the job's field that the rows came from."""
     try:
         return tokenize(model.tokenizer, read_rows(rows), max_length)
     except (InvalidTrainingFile, NoTrainingExamples) as error:

@@ -1,5 +1,7 @@
 """Forward passes over packs: logits only where a completion token is due, and the sums that make up a loss."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -24,6 +26,11 @@ class Tally:
     labels: int = 0
     computed: int = 0
     """Tokens that went through the model after prefixes were shared."""
+    examples: int = 0
+    squared_losses: float = 0.0
+    squared_weights: float = 0.0
+    loss_weights: float = 0.0
+    """Sums over training examples of loss², weight² and loss·weight, for the standard error."""
     pairs: int = 0
     wins: int = 0
     preferred_reward: float = 0.0
@@ -36,6 +43,22 @@ class Tally:
     @property
     def mean_loss(self) -> float:
         return self.loss / self.weight
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the mean loss, with examples (not tokens) as the independent draws: a ratio's, by linearisation."""
+        if self.examples < 2:
+            return None
+        mean = self.mean_loss
+        spread = self.squared_losses - 2 * mean * self.loss_weights + mean**2 * self.squared_weights
+        return math.sqrt(max(0.0, spread) * self.examples / (self.examples - 1)) / self.weight
+
+    def add_examples(self, losses: Sequence[float], weights: Sequence[int]) -> None:
+        """Each training example's own loss, summed over what it weighs."""
+        self.examples += len(losses)
+        self.squared_losses += sum(loss * loss for loss in losses)
+        self.squared_weights += sum(weight * weight for weight in weights)
+        self.loss_weights += sum(loss * weight for loss, weight in zip(losses, weights, strict=True))
 
     @property
     def accuracy(self) -> float:
