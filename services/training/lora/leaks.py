@@ -48,7 +48,7 @@ def repeats(train: Sequence[Group], validation: Sequence[Group]) -> list[tuple[i
     equal: dict[tuple[int, ...], list[int]] = {}
     for row, tokens in enumerate(texts[len(train) :]):
         equal.setdefault(tokens, []).append(row)
-    pairs = set()
+    pairs: set[tuple[int, int]] = set()
     for row, window in enumerate(seen):
         pairs.update((row, other) for other in equal.get(texts[row], ()))
         if len(window) >= _FEWEST_OWN:

@@ -99,7 +99,7 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
     say(
         Started(
             total_steps=training.plan.total_steps,
-            train_examples=len(examples),
+            train_examples=len(training.train),
             validation_examples=len(validation),
             left_out=len(left_out) + len(left_out_too),
             longest=max([len(e) for e in flat([*examples, *validation])] + left_out + left_out_too),
