@@ -27,6 +27,7 @@ SUBJECTS = {
     "uploads": "Files that come in parts.",
     "batches": "Many requests in one file, answered within a day.",
     "fine_tuning": "Train adapters: jobs, their events and checkpoints; pause, resume, cancel.",
+    "recipes": "Named settings of a training run, and what every field means.",
     "vector_stores": "Documents, cut into passages, indexed and searched.",
     "evals": "Grade answers as OpenAI's evals do.",
     "datasets": "Immutable versions of examples, cleaned and split.",

@@ -4,7 +4,7 @@ UpliftError
 ├── InvalidInput 400: InvalidRecipe, UnknownRecipe, InvalidTrainingFile, NoTrainingExamples, AdapterMismatch,
 │                     NoChatTemplate, FineTuningMethodUnsupported, FineTuningUnsupported, HyperparametersConflict,
 │                     TrainingFileNotFound, WrongFilePurpose
-├── NotFound 404: TrainingJobNotFound, BaseModelNotFound, DatasetNotFound, AdapterNotFound
+├── NotFound 404: TrainingJobNotFound, RecipeNotFound, BaseModelNotFound, DatasetNotFound, AdapterNotFound
 ├── Conflict, answered as 400: DatasetNotReady, JobNotPausable, JobNotResumable
 └── TrainingFailed 500: NonFiniteLoss, OutOfMemory, DiskFull
 """
@@ -68,6 +68,12 @@ class WrongFilePurpose(InvalidInput):
 
 class TrainingJobNotFound(NotFound):
     code = "fine_tuning_job_not_found"
+
+
+class RecipeNotFound(NotFound):
+    """Asked for by its address; in a body an unknown recipe is a 400 (UnknownRecipe)."""
+
+    code = "recipe_not_found"
 
 
 class BaseModelNotFound(NotFound):

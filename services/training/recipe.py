@@ -14,7 +14,7 @@ _FOLDER = Path(__file__).parent / "recipes"
 class Recipe(BaseModel):
     """Settings of one LoRA run. Two runs with equal recipes, data and base model are the same run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     objective: Literal["supervised", "dpo"] = "supervised"
     """What is learned: the answers of chat rows, or to prefer one answer to another (DPO, arXiv:2305.18290)."""
@@ -156,8 +156,13 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
 
-def _differences(name: str) -> dict[str, Any]:
+def recipe_file(name: str) -> tuple[str, dict[str, Any]]:
+    """A named recipe's `description` (what it is for) and its differences to the default; UnknownRecipe."""
     if name not in recipe_names():
         raise UnknownRecipe(f"There is no recipe {name!r}; there are {', '.join(recipe_names())}.", param="recipe")
     differences: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_text())
-    return differences
+    return str(differences.pop("description")), differences
+
+
+def _differences(name: str) -> dict[str, Any]:
+    return recipe_file(name)[1]

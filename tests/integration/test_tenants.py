@@ -51,6 +51,8 @@ PARAMETERS = {
     "/v1/keys/{key_id}": "key",
 }
 """A path up to its last parameter → the kind of object whose id belongs there."""
+OF_NO_PROJECT = {"/v1/recipes/{recipe_name}"}
+"""Paths whose parameter names something that comes with the platform and is everybody's."""
 
 BODIES: dict[str, dict[str, Any]] = {}
 """Bodies of routes whose schema does not tell enough to make one, by path."""
@@ -266,7 +268,7 @@ def send(tenant: Tenant, method: str, path: str, template: str, schema: dict[str
 
 
 def with_ids(http: TestClient) -> list[Operation]:
-    found = [one for one in operations(http) if "{" in one[1]]
+    found = [one for one in operations(http) if "{" in one[1] and one[1] not in OF_NO_PROJECT]
     assert len(found) > 25
     return found
 

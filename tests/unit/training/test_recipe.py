@@ -4,8 +4,10 @@ import inspect
 
 import pytest
 
-from services.training.errors import InvalidRecipe, UnknownRecipe
+from services.training.errors import InvalidRecipe, RecipeNotFound, UnknownRecipe
 from services.training.recipe import Recipe, recipe_names
+from services.training.recipes.routes import recipe_fields, recipe_object, show_recipe
+from shared.web import Caller
 
 
 def test_default_is_no_difference() -> None:
@@ -49,3 +51,26 @@ def test_refuses_what_the_objective_would_ignore(field: str) -> None:
     with pytest.raises(InvalidRecipe, match="not for the objective dpo") as refused:
         Recipe.from_differences({"objective": "dpo", field: 0.1})
     assert refused.value.param == f"recipe.{field}"
+
+
+def test_tells_every_field_with_default_bounds_and_reason() -> None:
+    fields = {field["name"]: field for field in recipe_fields()}
+    assert fields.keys() == Recipe.model_fields.keys()
+    assert all(len(field["description"]) > 20 for field in fields.values())
+    assert fields["rank"]["default"] == Recipe().rank
+    assert fields["rank"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1024}
+    assert Recipe.model_validate({name: field["default"] for name, field in fields.items()}) == Recipe()
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_tells_a_named_recipe_as_its_differences(name: str) -> None:
+    told = recipe_object(name)
+    assert Recipe.from_differences(told["differences"]).model_dump(mode="json") == told["recipe"]
+    assert len(told["description"]) > 20
+
+
+def test_answers_404_for_a_recipe_that_is_not_there() -> None:
+    who = Caller("proj", "p", "org", "key", ("read",), "req")
+    assert show_recipe("gentle", who)["differences"] == {"learning_rate": 0.0005, "epochs": 4.0}
+    with pytest.raises(RecipeNotFound, match="gentle"):
+        show_recipe("nothing", who)
