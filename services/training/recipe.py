@@ -42,6 +42,11 @@ class Recipe(BaseModel):
     the effective batch is cut into such pieces. 512: attention over a pack is dense, so larger packs get slower
     per token (640 tok/s at 512, 580 at 1,024 on 2 cores), and smaller ones starve the matrix units."""
 
+    gradient_checkpointing: bool = False
+    """Keep only each layer's input for the backward pass and compute the rest again (arXiv:1604.06174): memory of a
+    pack falls to one layer's, for about a third more time. It never changes the result. Off: at 512 tokens a pack the
+    base weights are most of the memory."""
+
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     """Inner dimension of the low-rank update. 16: room for some thousand examples, at 4 % of the base's parameters
     for a 135M model; what it computes is small beside the base model's own products."""

@@ -94,6 +94,8 @@ class Training:
         self.train_sample = evenly(self.train, sample_size(len(self.train), self.recipe))
         self.sample = evenly(self.validation, self.recipe.max_validation_examples)
         self.parameters = dict(self.adapter.named_parameters())
+        if self.recipe.gradient_checkpointing:
+            self.model.whole.gradient_checkpointing_enable({"use_reentrant": False})
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=0.0, fused=True)
         self.pace = Pace(validation_tokens=sum(map(self.objective.tokens, [*self.sample, *self.train_sample])))
 
@@ -315,6 +317,6 @@ class Training:
         return surroundings(self.model.device, self.model.dtype)
 
     def _identity(self) -> dict[str, Any]:
-        """What must be equal for a state to belong to this run: its batches may be cut otherwise."""
-        recipe = self.recipe.model_dump(mode="json", exclude={"micro_batch_tokens"})
+        """What must be equal for a state to belong to this run: how it uses memory may differ."""
+        recipe = self.recipe.model_dump(mode="json", exclude={"micro_batch_tokens", "gradient_checkpointing"})
         return {"recipe": recipe, "data_sha256": self.data_sha256}

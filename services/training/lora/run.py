@@ -23,6 +23,7 @@ from services.training.lora.objectives import Objective, Preference, Supervised,
 from services.training.lora.output import write_adapter_folder
 from services.training.lora.packing import Group
 from services.training.lora.reference import cached_reference
+from services.training.lora.token_cache import cached
 from services.training.order import HANDED_OVER, ChildEvent, Failed, Started, TrainingOrder
 from shared.compute import ComputeShare
 from shared.errors import UpliftError
@@ -71,11 +72,11 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal") -> None:
 def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSignal") -> Training:
     """Tokenise, attach the adapter, resume, announce the run, and say again what the worker has not recorded."""
     recipe = order.recipe
-    examples, left_out = tokens_of(model, order.train_file, recipe.max_length, "training_file")
+    examples, left_out = tokens_of(model, order, order.train_file, "training_file")
     validation: list[Group] = []
     left_out_too: list[int] = []
     if order.validation_file is not None:
-        validation, left_out_too = tokens_of(model, order.validation_file, recipe.max_length, "validation_file")
+        validation, left_out_too = tokens_of(model, order, order.validation_file, "validation_file")
     examples, leaked = leaks.found(examples, validation, leave_out=recipe.leave_out_leaked)
     adapter = attach(model.whole, recipe)
     if order.init_adapter_dir is not None:
@@ -116,10 +117,11 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
     return training
 
 
-def tokens_of(model: BaseModel, rows: Path, max_length: int, param: str) -> tuple[list[Group], list[int]]:
+def tokens_of(model: BaseModel, order: TrainingOrder, rows: Path, param: str) -> tuple[list[Group], list[int]]:
     """The rows as tokens and the lengths of those left out; an error names the job's field that the rows came from."""
+    limit, folder = order.recipe.max_length, order.home / "cache" / "tokens"
     try:
-        return tokenize(model.tokenizer, read_rows(rows), max_length)
+        return cached(folder, rows, order.model_dir, limit, lambda: tokenize(model.tokenizer, read_rows(rows), limit))
     except (InvalidTrainingFile, NoTrainingExamples) as error:
         raise type(error)(f"{param}: {error.message}", param=param) from error
 
