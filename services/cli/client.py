@@ -1,8 +1,10 @@
 """The command line's client of the public API: credentials, one request method, readable failures."""
 
+import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,31 @@ import httpx
 from shared.settings import Settings
 
 POLL_SECONDS = 0.5
+_RECONNECTIONS = 120
+_SILENCE = httpx.Timeout(60, connect=5)
+"""A stream says at least every 15 s that it is there."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One server-sent event."""
+
+    event: str
+    id: str | None
+    data: dict[str, Any]
+
+
+def sse_messages(lines: Iterable[str]) -> Iterator[Message]:
+    """The messages of a server-sent-event stream; comments are dropped."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if not line and "data" in fields:
+            yield Message(fields.get("event", "message"), fields.get("id"), json.loads(fields["data"]))
+        if not line:
+            fields = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
 
 
 class ApiError(Exception):
@@ -92,6 +119,32 @@ class Client:
             for line in response.iter_lines():
                 if line.startswith("data: "):
                     yield line.removeprefix("data: ")
+
+    def follow(self, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A job's server-sent events until its end: (name, data), where an ordinary event's name is "message".
+
+        A connection that breaks is opened again after the last event that came, for about a minute.
+        """
+        last: str | None = None
+        patience = _RECONNECTIONS
+        while True:
+            try:
+                headers = {"Last-Event-ID": last} if last is not None else None
+                query = {"stream": "true"}
+                with self._http.stream("GET", path, params=query, headers=headers, timeout=_SILENCE) as response:
+                    if response.status_code >= 400:
+                        response.read()
+                        raise self._refused(response)
+                    for message in sse_messages(response.iter_lines()):
+                        last, patience = message.id or last, _RECONNECTIONS
+                        yield message.event, message.data
+                        if message.event == "end":
+                            return
+            except httpx.HTTPError as error:
+                if patience == 0:
+                    raise ApiError(f"GET {path} broke off: {error}") from error
+            patience -= 1
+            time.sleep(POLL_SECONDS)
 
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         for patience in (1, 2, 4, None):

@@ -9,6 +9,7 @@ from rich.table import Column, Table
 
 from services.cli.client import Client
 from services.cli.tables import wide_console
+from services.cli.watching import TrainingBoard, raise_unless_succeeded, watch
 from shared.settings import Settings
 
 app = typer.Typer(help="Look at jobs and cancel them.", no_args_is_help=True)
@@ -46,6 +47,17 @@ def cancel_job(job_id: str) -> None:
     with Client(Settings()) as client:
         job = client.post(f"jobs/{job_id}/cancel")
     typer.echo(f"{job['id']}: {job['status']}" + ("" if job["status"] == "cancelled" else ", cancelling"))
+
+
+@app.command("follow")
+def follow_job(job_id: str, as_json: AsJson = False) -> None:
+    """Watch a job until it ends: what it says and how far it is. Ctrl-C stops watching; the job goes on."""
+    with Client(Settings()) as client, TrainingBoard(wide_console(stderr=as_json)) as board:
+        end = watch(client, f"jobs/{job_id}", board)
+        job = client.get(f"jobs/{job_id}")
+    if as_json:
+        typer.echo(json.dumps(job, indent=2))
+    raise_unless_succeeded(job_id, end)
 
 
 def jobs_table(found: list[dict[str, Any]]) -> Table:

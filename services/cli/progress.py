@@ -47,7 +47,7 @@ class StepBoard:
         def report(done: float, total: float, seconds_left: float | None) -> None:
             if seconds_left is None and done:
                 seconds_left = (time.monotonic() - began) * (total - done) / done
-            self._progress.update(task, completed=done, total=total, left=_left(seconds_left))
+            self._progress.update(task, completed=done, total=total, left=time_left(seconds_left))
 
         yield report
         total = self._progress.tasks[task].total or 1
@@ -71,7 +71,7 @@ class StepBoard:
         if step["status"] == "succeeded":
             done = total = total or 1
         left = found.get("seconds_left") if step["status"] == "running" else None
-        self._progress.update(self._bars[step["name"]], completed=done or 0, total=total, left=_left(left))
+        self._progress.update(self._bars[step["name"]], completed=done or 0, total=total, left=time_left(left))
         if step["status"] in ENDED:
             self._progress.stop_task(self._bars[step["name"]])
 
@@ -83,7 +83,8 @@ class StepBoard:
         self._console.print(f"{mark} {title} ({seconds:.0f} s)", highlight=False)
 
 
-def _left(seconds: float | None) -> str:
+def time_left(seconds: float | None) -> str:
+    """The estimate in words; empty when there is none or it is nearly over."""
     if not seconds or seconds < 1:
         return ""
     minutes, rest = divmod(round(seconds), 60)

@@ -56,11 +56,14 @@ REFUSALS = {
 }
 _ANSWERED_WITH: dict[str, dict[str, Any]] = {
     "/chat/completions": {"text/event-stream": {"schema": {"type": "string"}}},
+    "/events": {"text/event-stream": {"schema": {"type": "string"}}},
     "/content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     "/report.md": {"text/markdown": {"schema": {"type": "string"}}},
     "/report.html": {"text/html": {"schema": {"type": "string"}}},
 }
 """Answers that are no JSON, by the end of their path."""
+_EITHER = {"/chat/completions", "/events"}
+"""Those that answer JSON unless they are asked to stream."""
 _ERROR = {
     "type": "object",
     "description": "What happened, where, and what to do.",
@@ -151,7 +154,7 @@ def _describe_operation(path: str, verb: str, operation: dict[str, Any]) -> None
     operation["summary"] = re.split(r"[.:;](?:\s|$)", operation["description"])[0]
     for suffix, content in _ANSWERED_WITH.items():
         if path.endswith(suffix) and not path.startswith("/v1/vector_stores"):
-            kept = answers["200"].get("content", {}) if suffix == "/chat/completions" else {}
+            kept = answers["200"].get("content", {}) if suffix in _EITHER else {}
             answers["200"]["content"] = kept | content
     if operation["tags"] == ["health"]:
         statuses = {"503"} if path == "/readyz" else set()

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from services.training import handlers, repository
@@ -14,7 +15,7 @@ from services.training.recipe import Recipe
 from services.training.schemas import CreateJob, Hyperparameters
 from services.training.settings import TrainingSettings
 from shared.errors import InvalidInput
-from shared.jobs import control
+from shared.jobs import control, streaming
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
 
@@ -22,6 +23,7 @@ router = APIRouter(prefix="/fine_tuning", tags=["training"])
 Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
 Limit = Annotated[int, Query(ge=1, le=100)]
+LastEvent = Annotated[str | None, Header(alias="Last-Event-ID")]
 
 
 @router.post("/jobs")
@@ -78,13 +80,29 @@ def resume_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     return _steer(lambda session: handlers.resume_job(session, job_id), job_id, who, parts)
 
 
-@router.get("/jobs/{job_id}/events")
-def list_events(job_id: str, who: Who, parts: Parts, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
-    """What the job said, newest first; one `metrics` event per optimiser step."""
+@router.get("/jobs/{job_id}/events", response_model=None)
+def list_events(
+    job_id: str,
+    who: Who,
+    parts: Parts,
+    after: str | None = None,
+    limit: Limit = 20,
+    stream: bool = False,
+    last_event_id: LastEvent = None,
+) -> dict[str, Any] | Response:
+    """What the job said, newest first; one `metrics` event per optimiser step.
+
+    With `stream=true` as server-sent events, oldest first and each once, until the job ends: `data` is an event object
+    and `id` its id, after which a client that sends it as `Last-Event-ID` goes on. `event: progress` tells status and
+    progress in between, `event: end` is the last message. `limit` is for pages alone.
+    """
+    known = _event_number(last_event_id or after, param="Last-Event-ID" if last_event_id else "after")
     with parts.database.transaction(who.project_id) as session:
         repository.get_job(session, job_id)
-        found, more = control.events(session, job_id, after=_event_number(after), limit=limit)
-        return page([event_object(event) for event in found], has_more=more)
+        if not stream:
+            found, more = control.events(session, job_id, after=known, limit=limit)
+            return page([event_object(event) for event in found], has_more=more)
+    return streaming.stream(parts.database, streaming.Following(who.project_id, job_id, event_object, known))
 
 
 @router.get("/jobs/{job_id}/checkpoints")
@@ -187,10 +205,10 @@ def _steer(steer: Callable[[Session], None], job_id: str, who: Caller, parts: Wi
         return job_object(*repository.get_job(session, job_id), who)
 
 
-def _event_number(after: str | None) -> int | None:
-    if after is None:
+def _event_number(event_id: str | None, *, param: str) -> int | None:
+    if event_id is None:
         return None
-    number = after.removeprefix("ftevent-")
+    number = event_id.removeprefix("ftevent-")
     if not (number.isascii() and number.isdigit() and len(number) < 19):
-        raise InvalidInput(f"{after!r} is not the id of an event.", param="after")
+        raise InvalidInput(f"{event_id!r} is not the id of an event.", param=param)
     return int(number)

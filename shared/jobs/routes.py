@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.responses import Response
 
 from shared.clock import unix
 from shared.errors import InvalidInput
-from shared.jobs import control
+from shared.jobs import control, streaming
 from shared.jobs.tables import Job, JobEvent
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
@@ -15,6 +16,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
 Limit = Annotated[int, Query(ge=1, le=100)]
+LastEvent = Annotated[str | None, Header(alias="Last-Event-ID")]
 
 
 @router.get("")
@@ -39,7 +41,7 @@ def show_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
         return job_object(control.get(session, job_id))
 
 
-@router.get("/{job_id}/events")
+@router.get("/{job_id}/events", response_model=None)
 def list_events(
     job_id: str,
     who: Who,
@@ -47,13 +49,22 @@ def list_events(
     after: str | None = None,
     limit: Limit = 20,
     order: Literal["asc", "desc"] = "desc",
-) -> dict[str, Any]:
-    """What the job said, newest first unless `order=asc`."""
+    stream: bool = False,
+    last_event_id: LastEvent = None,
+) -> dict[str, Any] | Response:
+    """What the job said, newest first unless `order=asc`.
+
+    With `stream=true` as server-sent events, oldest first and each once, until the job ends: `data` is an event object
+    and `id` its id, after which a client that sends it as `Last-Event-ID` goes on. `event: progress` tells status and
+    progress in between, `event: end` is the last message. `limit` and `order` are for pages alone.
+    """
+    known = _event_number(last_event_id or after, param="Last-Event-ID" if last_event_id else "after")
     with parts.database.transaction(who.project_id) as session:
         control.get(session, job_id)
-        cursor = _event_number(after)
-        found, more = control.events(session, job_id, after=cursor, limit=limit, newest_first=order == "desc")
-        return page([event_object(event) for event in found], has_more=more)
+        if not stream:
+            found, more = control.events(session, job_id, after=known, limit=limit, newest_first=order == "desc")
+            return page([event_object(event) for event in found], has_more=more)
+    return streaming.stream(parts.database, streaming.Following(who.project_id, job_id, event_object, known))
 
 
 @router.post("/{job_id}/cancel")
@@ -77,12 +88,12 @@ def resume_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
         return job_object(control.resume(session, job_id))
 
 
-def _event_number(after: str | None) -> int | None:
-    if after is None:
+def _event_number(event_id: str | None, *, param: str) -> int | None:
+    if event_id is None:
         return None
-    number = after.removeprefix("jobevent_")
+    number = event_id.removeprefix("jobevent_")
     if not (number.isascii() and number.isdigit() and int(number) < 2**63):
-        raise InvalidInput(f"{after!r} is not the id of an event.", param="after")
+        raise InvalidInput(f"{event_id!r} is not the id of an event.", param=param)
     return int(number)
 
 

@@ -1,0 +1,85 @@
+"""`uplift train`: how its options are read, and what a run looks like in a log."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console
+
+from services.cli.client import JobFailed, sse_messages
+from services.cli.train import _is_training_file, parsed_settings
+from services.cli.watching import TrainingBoard, raise_unless_succeeded
+
+
+def metrics(step: int, **more: Any) -> dict[str, Any]:
+    data = {"step": step, "total_steps": 40, "train_loss": 2.0 / step, "tokens": 500, "seconds": 1.0}
+    return {"type": "metrics", "level": "info", "message": f"Step {step}", "data": data | more}
+
+
+def heard(*events: dict[str, Any], terminal: bool = False, left: float | None = None) -> str:
+    console = Console(file=io.StringIO(), width=160, force_terminal=terminal)
+    with TrainingBoard(console) as board:
+        board.hear_state({"status": "running", "progress": {"done": 0, "total": 40, "seconds_left": left}})
+        for event in events:
+            board.hear(event)
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_reads_settings_as_json_or_words() -> None:
+    given = ["rank=8", "schedule=linear", 'targets=["q_proj"]', "patience=null", "learning_rate=5e-4"]
+    assert parsed_settings(given) == {
+        "rank": 8,
+        "schedule": "linear",
+        "targets": ["q_proj"],
+        "patience": None,
+        "learning_rate": 5e-4,
+    }
+    with pytest.raises(typer.BadParameter, match="'rank' is not of the form"):
+        parsed_settings(["rank"])
+
+
+@pytest.mark.parametrize(
+    ("content", "trained_as_it_is"),
+    [
+        ('\n{"messages": [{"role": "user", "content": "a"}]}\n', True),
+        ('{"input": {}, "preferred_output": [], "non_preferred_output": []}\n', True),
+        ('{"question": "a", "answer": "b"}\n', False),
+        ("question,answer\na,b\n", False),
+        ("", False),
+    ],
+)
+def test_imports_questions_and_uploads_chats(tmp_path: Path, content: str, trained_as_it_is: bool) -> None:
+    path = tmp_path / "data"
+    path.write_text(content)
+    assert _is_training_file(path) is trained_as_it_is
+
+
+def test_a_log_has_lines_of_the_first_step_and_of_validations() -> None:
+    warned = {"type": "message", "level": "warn", "message": "2 examples were left out", "data": None}
+    said = heard(warned, metrics(1), metrics(2), metrics(3, valid_loss=0.5), left=75).splitlines()
+    assert said == [
+        "2 examples were left out",
+        "step 1/40, loss 2.000, 500 tokens/s, about 1 min 15 s left",
+        "step 3/40, loss 0.667, validation loss 0.500, 500 tokens/s, about 1 min 15 s left",
+    ]
+
+
+def test_a_terminal_has_a_bar_with_the_newest_figures() -> None:
+    said = heard(metrics(10), terminal=True, left=30)
+    assert "25 %" in said
+    assert "loss 0.200, 500 tokens/s, about 30 s left" in said
+
+
+def test_says_why_a_job_failed() -> None:
+    with pytest.raises(JobFailed, match=r"ftjob-1 failed: no memory"):
+        raise_unless_succeeded("ftjob-1", {"status": "failed", "error": {"message": "no memory"}})
+    raise_unless_succeeded("ftjob-1", {"status": "succeeded", "error": None})
+
+
+def test_reads_server_sent_events() -> None:
+    lines = [": hello", "", "id: e-1", 'data: {"a": 1}', "", "event: end", 'data: {"status": "failed"}', "", "id: e-2"]
+    one, end = sse_messages(lines)
+    assert (one.event, one.id, one.data) == ("message", "e-1", {"a": 1})
+    assert (end.event, end.id, end.data) == ("end", None, {"status": "failed"})
