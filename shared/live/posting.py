@@ -42,7 +42,7 @@ def message(queue: str, task: str, argument: dict[str, Any], *, shown_as: str) -
     """What Celery and kombu would write for this call, whose result nobody keeps."""
     task_id = str(uuid4())
     body = [[argument], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-    headers = {
+    headers: dict[str, Any] = {
         "lang": "py",
         "task": task,
         "id": task_id,
