@@ -4,8 +4,10 @@ from pathlib import Path
 
 from services.training import repository
 from services.training.domain import checkpoint_model_id
+from services.training.loggers import Loggers
 from services.training.order import CheckpointSaved, ChildEvent, Started, StateSaved, Stepped
 from services.training.recipe import Recipe
+from services.training.settings import TrainingSettings
 from services.training.tables import CheckpointRow, TrainingJob
 from shared.clock import now
 from shared.files import keep_blob, release_blobs
@@ -24,6 +26,9 @@ class Recorder:
         """As it runs, once the child has started."""
         self._context, self._job, self._model_id = context, job, model_id
         self._storage = context.wiring.storage
+        settings = context.wiring.settings
+        assert isinstance(settings, TrainingSettings), "the training worker is wired with TrainingSettings"
+        self.loggers = Loggers(settings, job.id, model_id)
 
     def hear(self, event: ChildEvent) -> None:
         match event:
@@ -77,6 +82,10 @@ class Recorder:
         self._context.progress(
             event.step, event.total_steps, "steps", f"loss {event.train_loss:.3f}", measured=lambda: event.seconds_left
         )
+
+        self.loggers.step(event)
+        if problem := self.loggers.problem():
+            self._context.event(problem, level="warn")
 
     def _keep_state(self, event: StateSaved) -> None:
         with self._storage.staged_folder(self._job.project_id, event.folder) as staged:

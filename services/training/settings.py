@@ -2,6 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from shared.settings import Settings
 
@@ -20,6 +23,11 @@ class TrainingSettings(Settings):
     """How long loading an uploaded adapter for its first pass may take."""
     max_line_bytes: int = 4 * 2**20
     """The longest line of an uploaded training file; the data service's limit of the same name."""
+
+    tensorboard_dir: Path | None = None
+    """UPLIFT_TENSORBOARD_DIR: where every run's figures are written as event files too, a folder a job."""
+    mlflow_tracking_uri: Annotated[str | None, Field(validation_alias="MLFLOW_TRACKING_URI")] = None
+    """The MLflow server (or database) that gets every run's figures too."""
 
     @property
     def training_dir(self) -> Path:

@@ -70,6 +70,8 @@ class TrainingRun:
             if last or (isinstance(error, UpliftError) and not error.retryable):
                 self._give_up(f"Fine-tuning job failed: {error}", level="error")
             raise
+        finally:
+            self._recorder.loggers.close()
         self._keep(finished)
         self._discard()
 
