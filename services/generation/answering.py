@@ -10,10 +10,16 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class AdapterRef:
-    """A LoRA adapter by a name that is unique on this worker, and the folder it lies in."""
+    """Fine-tuned weights by a name that is unique on this worker, and the folder they lie in: a LoRA adapter's, or a
+    whole model's."""
 
     name: str
     folder: Path
+
+    @property
+    def is_whole_model(self) -> bool:
+        """Whether they stand for themselves; an engine of their own answers with them then."""
+        return (self.folder / "config.json").is_file() and not (self.folder / "adapter_config.json").is_file()
 
 
 @dataclass(frozen=True)

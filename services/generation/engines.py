@@ -1,4 +1,5 @@
-"""The engines of one worker: one per base model, loaded at its first use, the least recently used retired."""
+"""The engines of one worker: one per base model or whole fine-tuned model, loaded at its first use, the least recently
+used retired."""
 
 import threading
 from collections import OrderedDict
@@ -9,7 +10,7 @@ from services.generation.answering import GenerationEngine
 
 
 class Engines:
-    """Called with a base model's id, gives its running engine. Loading one holds up nobody who uses another."""
+    """Called with a model's name, gives its running engine. Loading one holds up nobody who uses another."""
 
     def __init__(self, load: Callable[[str], GenerationEngine], *, most: int) -> None:
         self._load, self._most = load, most

@@ -42,12 +42,14 @@ def answer_chat(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
     """Live "generation.chat": resolve the model, fetch its passages, lay out the prompt, generate."""
     wiring: GenerationWiring = context.wiring
     answerer = resolve_now(wiring.database, context.project_id, wiring.settings.models_dir, body["model"])
-    engine = wiring.engine(answerer.base_model)
+    weights = _weights(wiring, context.project_id, answerer)
+    whole = weights is not None and weights.is_whole_model
+    engine = wiring.engine(str(weights.folder) if weights is not None and whole else answerer.base_model)
     passages = _passages(context, answerer, body["messages"], engine)
     request = GenerationRequest(
         messages=render(answerer.prompt, body["messages"], passages),
         sampling=sampling(body, answerer.sampling, wiring.settings.default_max_tokens),
-        adapter=_adapter(wiring, context.project_id, answerer),
+        adapter=None if whole else weights,
         choices=body.get("n", 1),
         max_tokens_param=body.get("max_tokens_param") if body.get("max_tokens") else None,
         deadline=time.monotonic() + context.remaining(),
@@ -207,7 +209,7 @@ def _passages(
     return within(found, engine.count_tokens, retrieval.max_passage_tokens)
 
 
-def _adapter(wiring: GenerationWiring, project_id: str, answerer: Answerer) -> AdapterRef | None:
+def _weights(wiring: GenerationWiring, project_id: str, answerer: Answerer) -> AdapterRef | None:
     if answerer.adapter is None:
         return None
     return AdapterRef(answerer.adapter.id, wiring.storage.local_folder(project_id, answerer.adapter.blob_key))

@@ -10,7 +10,8 @@ from shared.wiring import Wiring
 
 @dataclass
 class GenerationWiring(Wiring):
-    """`engine(base_model)` gives the running engine of that model; raises ModelNotFound."""
+    """`engine(model)` gives the running engine of a base model by its id, or of a whole fine-tuned model by its folder;
+    raises ModelNotFound."""
 
     settings: GenerationSettings
     engine: Callable[[str], GenerationEngine] = field(kw_only=True)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from services.generation.answering import GenerationEngine
 from services.generation.engines import Engines
@@ -28,7 +29,8 @@ def make_wiring() -> GenerationWiring:
 
 
 def _load(settings: GenerationSettings, name: str) -> GenerationEngine:
-    folder = base_model_folder(settings.models_dir, name)
+    # a fine-tuned model's folder comes from our own storage; ids of base models are never absolute paths
+    folder = Path(name) if Path(name).is_absolute() else base_model_folder(settings.models_dir, name)
     if folder is None:
         raise ModelNotFound(f"There is no base model {name!r} here. `uplift models pull` brings one.", param="model")
     # torch is imported by the first request, so that the worker is ready at once

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from services.training.errors import InvalidRecipe, UnknownRecipe
 
 _FOLDER = Path(__file__).parent / "recipes"
+_AS_A_RULE = {"full": {"learning_rate": 5e-5}}
+"""Defaults of a kind of tuning that are not the defaults of all."""
+_ONLY_ADAPTERS = ("rank", "alpha", "rslora", "dora", "lora_plus_ratio", "dropout", "targets")
 
 
 class Recipe(BaseModel):
@@ -19,12 +22,19 @@ class Recipe(BaseModel):
     objective: Literal["supervised", "dpo"] = "supervised"
     """What is learned: the answers of chat rows, or to prefer one answer to another (DPO, arXiv:2305.18290)."""
 
+    tune: Literal["lora", "full"] = "lora"
+    """Which weights are trained. `lora`: a small adapter beside the frozen base model, the fastest to train and to
+    serve. `full`: every weight, for small models and a lot of data; it
+    takes 16 bytes a weight in training, and makes a whole model. Of the fields below, rank, alpha, rslora, dora,
+    lora_plus_ratio, dropout and targets then say nothing."""
+
     beta: Annotated[float, Field(gt=0, le=100)] = 0.1
     """DPO only: how strongly the policy is held to where it started. 0.1 is what the paper used for most tasks."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     """Peak step size of AdamW, per step. 1e-3: LoRA bears ten times what full fine-tuning does, and a small
-    model with a few hundred examples has only some dozens of steps to learn in."""
+    model with a few hundred examples has only some dozens of steps to learn in. 5e-5 where `tune` is `full` and
+    nothing else is said."""
 
     epochs: Annotated[float, Field(gt=0, le=1000)] = 3.0
     """Passes over the training examples; a fraction stops within a pass. 3: enough for format and wording of a
@@ -140,7 +150,7 @@ class Recipe(BaseModel):
         fields = dict(differences)
         start = _differences(str(fields.pop("base"))) if "base" in fields else {}
         try:
-            return cls.model_validate(start | fields)
+            return cls.model_validate(_AS_A_RULE.get(str((start | fields).get("tune")), {}) | start | fields)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(["recipe", *(str(part) for part in first["loc"])])
@@ -153,6 +163,12 @@ class Recipe(BaseModel):
             for name in ("label_smoothing", "neftune_alpha"):
                 if getattr(self, name):
                     raise InvalidRecipe(f"{name} is not for the objective dpo; leave it 0.", param=f"recipe.{name}")
+        for name in _ONLY_ADAPTERS if self.tune == "full" else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise InvalidRecipe(
+                    f"{name} is for adapters and says nothing in full fine-tuning; leave it out.",
+                    param=f"recipe.{name}",
+                )
         return self
 
 

@@ -219,7 +219,7 @@ class Run:
         folders = whole_folders.newest_first(self.order.state_dir)
         if len(folders) < 2:
             return False
-        path = folders[0] / "adapter.safetensors"
+        path = folders[0] / "weights.safetensors"
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)

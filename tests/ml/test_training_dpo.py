@@ -203,7 +203,7 @@ class Runs:
 
         training = Training(
             model=model,
-            adapter=adapter,
+            tuned=adapter,
             objective=Preference(model, BETA, reference),
             recipe=RECIPE,
             train=groups[:6],

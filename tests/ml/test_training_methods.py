@@ -60,7 +60,7 @@ def test_lora_plus_and_dora_step_as_peft_steps(folder: Path, tmp_path: Path, dor
     training = Runs(folder, tmp_path).start(recipe)
     start = tmp_path / "start"
     start.mkdir()
-    save_for_peft(start, training.adapter, training.adapter.tensors(), "tiny")
+    save_for_peft(start, training.tuned, training.tuned.tensors(), "tiny")
     peft = PeftModel.from_pretrained(plain(folder), start, is_trainable=True).eval()
     optimizer = create_loraplus_optimizer(
         peft, torch.optim.AdamW, lr=recipe.learning_rate, loraplus_lr_ratio=8.0, weight_decay=0.0
@@ -73,7 +73,7 @@ def test_lora_plus_and_dora_step_as_peft_steps(folder: Path, tmp_path: Path, dor
         optimizer.zero_grad()
     training.run()
     theirs = get_peft_model_state_dict(peft, save_embedding_layers=False)
-    for name, own in training.adapter.named_parameters():
+    for name, own in training.tuned.named_parameters():
         torch.testing.assert_close(own, theirs[name], rtol=1e-3, atol=2e-4, msg=name)
 
 

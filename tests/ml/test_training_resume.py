@@ -13,12 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.training.errors import NonFiniteLoss
 from services.training.lora import states, whole_folders
-from services.training.lora.adapter import attach, load_weights
+from services.training.lora.adapter import load_weights
 from services.training.lora.base_model import prepare
 from services.training.lora.examples import Row, tokenize
 from services.training.lora.loop import StoppedEarly, Training
 from services.training.lora.noise import Noise
 from services.training.lora.objectives import Supervised, score_set
+from services.training.lora.tuned import make_trainable
 from services.training.order import CheckpointSaved, Finished, StateSaved, Stepped
 from services.training.recipe import Recipe
 from tests.factories.tiny_model import make_tiny_model
@@ -63,7 +64,7 @@ class Runs:
     ) -> Training:
         torch.manual_seed(recipe.seed)
         whole = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32)
-        model = prepare(whole, AutoTokenizer.from_pretrained(self.folder))
+        model = prepare(whole, AutoTokenizer.from_pretrained(self.folder), frozen=recipe.tune != "full")
         examples, _ = tokenize(model.tokenizer, ROWS, 100)
 
         def hear(event: Stepped | StateSaved | CheckpointSaved) -> None:
@@ -77,7 +78,7 @@ class Runs:
 
         training = Training(
             model=model,
-            adapter=attach(model.whole, recipe),
+            tuned=make_trainable(model, recipe),
             objective=Supervised(model, Noise.of(recipe)),
             recipe=recipe,
             train=examples[:12],
@@ -343,7 +344,7 @@ def test_keeps_the_best_weights_and_stops_when_validation_stops_gaining(runs: Ru
     assert finished.best_step < finished.steps
     valid = {step: event.valid_loss for step, event in runs.steps.items() if event.valid_loss is not None}
     assert finished.valid_loss == min(valid.values()) == valid[finished.best_step]
-    assert any(not torch.equal(training.best[name], now) for name, now in training.adapter.tensors().items())
+    assert any(not torch.equal(training.best[name], now) for name, now in training.tuned.tensors().items())
 
 
 def test_the_effective_batch_is_the_same_however_it_is_cut(

@@ -46,6 +46,17 @@ class Adapter:
         """A copy of the weights, on the CPU in float32."""
         return {name: value.detach().to("cpu", copy=True) for name, value in self.named_parameters()}
 
+    def kept(self) -> dict[str, Tensor]:
+        """The same: adapters are saved in float32."""
+        return self.tensors()
+
+    def took_step(self) -> None:
+        """Nothing to do: the layers compute with the parameters themselves."""
+
+    def save(self, folder: Path, weights: dict[str, Tensor], base_model: str) -> None:
+        """Write the weights in peft's layout."""
+        save_for_peft(folder, self, weights, base_model)
+
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take over weights; AdapterMismatch unless names and shapes are exactly ours."""
         own = dict(self.named_parameters())

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -27,23 +27,24 @@ class BaseModel:
     device: torch.device
 
 
-def load_base(folder: Path) -> BaseModel:
-    """Load safetensors only, no remote code; every weight frozen."""
+def load_base(folder: Path, tune: Literal["lora", "full"] = "lora") -> BaseModel:
+    """Load safetensors only, no remote code; every weight frozen until it is made trainable."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     whole = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, trust_remote_code=False
     )
-    return prepare(whole.to(device), tokenizer)
+    return prepare(whole.to(device), tokenizer, frozen=tune != "full")
 
 
-def prepare(whole: Any, tokenizer: Any) -> BaseModel:
-    """Freeze a loaded causal language model and put our kernels where they fit."""
+def prepare(whole: Any, tokenizer: Any, *, frozen: bool = True) -> BaseModel:
+    """Freeze a loaded causal language model and put our kernels where they fit; one to be trained keeps its norms."""
     whole.requires_grad_(requires_grad=False)
     parameter = next(whole.parameters())
     if whole.config.model_type in _PLAIN_DECODERS:
-        _replace_norms(whole)
+        if frozen:
+            _replace_norms(whole)
         if parameter.device.type == "cpu":
             AttentionInterface.register(_PACKED, packed_attention)
             whole.set_attn_implementation(_PACKED)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from services.training.lora import states, whole_folders
-from services.training.lora.adapter import load_weights
 from services.training.lora.explosion import limit
+from services.training.lora.tuned import load_saved
 
 
 def find(
@@ -19,15 +19,15 @@ def find(
     """The step of the last good weights, with the weights themselves where only a state has them; None without any."""
     if state is not None:
         step = int(state.values["progress"]["step"])
-        if not _good(history, step, state.tensors["adapter"]):
+        if not _good(history, step, state.tensors["weights"]):
             state = None
     for folder in whole_folders.newest_first(checkpoint_dir):
         kept = whole_folders.step_of(folder)
         if state is not None and kept < step:
             break
-        if whole_folders.verifies(folder) and _good(history, kept, load_weights(folder)):
+        if whole_folders.verifies(folder) and _good(history, kept, load_saved(folder)):
             return kept, None
-    return None if state is None else (step, state.tensors["adapter"])
+    return None if state is None else (step, state.tensors["weights"])
 
 
 def _good(history: Sequence[Mapping[str, Any]], step: int, weights: Mapping[str, Tensor]) -> bool:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from services.training.errors import NonFiniteLoss
 from services.training.lora import explosion, last_good, states, whole_folders
-from services.training.lora.adapter import Adapter, save_for_peft
 from services.training.lora.base_model import BaseModel
 from services.training.lora.objectives import Objective, score_set
 from services.training.lora.packing import Group, split_batch
@@ -21,6 +20,7 @@ from services.training.lora.plan import Plan
 from services.training.lora.samples import drawn, evenly, sample_size
 from services.training.lora.scoring import Tally
 from services.training.lora.surroundings import differences, surroundings
+from services.training.lora.tuned import Tuned
 from services.training.order import CheckpointSaved, Finished, StateSaved, Stepped
 from services.training.pace import Pace
 from services.training.recipe import Recipe
@@ -66,10 +66,10 @@ class Progress:
 
 @dataclass
 class Training:
-    """One run over a model that already carries its adapter."""
+    """One run over a model that is already trainable."""
 
     model: BaseModel
-    adapter: Adapter
+    tuned: Tuned
     objective: Objective
     recipe: Recipe
     train: list[Group]
@@ -93,7 +93,7 @@ class Training:
         self.plan = Plan(self.recipe, len(self.train))
         self.train_sample = evenly(self.train, sample_size(len(self.train), self.recipe))
         self.sample = evenly(self.validation, self.recipe.max_validation_examples)
-        self.parameters = dict(self.adapter.named_parameters())
+        self.parameters = dict(self.tuned.named_parameters())
         if self.recipe.gradient_checkpointing:
             self.model.whole.gradient_checkpointing_enable({"use_reentrant": False})
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=0.0, fused=True)
@@ -104,7 +104,7 @@ class Training:
         found = self._newest_state()
         if found is None:
             return 0
-        self.adapter.load(found.tensors["adapter"])
+        self.tuned.load(found.tensors["weights"])
         self.best = found.tensors.get("best", {})
         self._load_moments(found.tensors["optimizer"], found.values["progress"]["step"])
         torch.set_rng_state(found.tensors["random"]["cpu"])
@@ -155,7 +155,7 @@ class Training:
             if parameter in self.optimizer.state
             for moment in ("exp_avg", "exp_avg_sq")
         }
-        groups = {"adapter": self.adapter.tensors(), "optimizer": moments, "random": {"cpu": torch.get_rng_state()}}
+        groups = {"weights": self.tuned.tensors(), "optimizer": moments, "random": {"cpu": torch.get_rng_state()}}
         if self.best:
             groups["best"] = self.best
         values = {"identity": self._identity(), "progress": asdict(self.progress), "history": self.history}
@@ -198,6 +198,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate"]
         self.optimizer.step()
+        self.tuned.took_step()
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(self.objective.tokens(group) for group in batch)
         progress = self.progress
@@ -241,7 +242,7 @@ class Training:
         if validates:
             # wild weights do not take a good checkpoint's place
             if explosion.wild_since(self._losses()) is None or step == self.plan.total_steps:
-                self._keep_checkpoint(step, self.adapter.tensors())
+                self._keep_checkpoint(step, self.tuned.kept())
             self.pace.validation_took(time.perf_counter() - began - seconds)
 
     def _gradients(self, batch: list[Group], step: int) -> Tally:
@@ -265,7 +266,7 @@ class Training:
         if progress.best_loss is None or tally.mean_loss < progress.best_loss:
             progress.best_loss, progress.best_accuracy = tally.mean_loss, tally.accuracy
             progress.best_step, progress.passes_without_gain = step, 0
-            self.best = self.adapter.tensors()
+            self.best = self.tuned.kept()
         else:
             progress.passes_without_gain += 1
         patience = self.recipe.patience
@@ -287,7 +288,7 @@ class Training:
 
     def _keep_checkpoint(self, step: int, weights: dict[str, Tensor]) -> None:
         def fill(folder: Path) -> None:
-            save_for_peft(folder, self.adapter, weights, self.base_model)
+            self.tuned.save(folder, weights, self.base_model)
 
         self._say_checkpoint(whole_folders.write(self.checkpoint_dir, step, fill, keep=_KEPT_CHECKPOINTS))
 
@@ -300,7 +301,7 @@ class Training:
         """Parameters by their learning rate, as a multiple of the recipe's, and their weight decay."""
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, parameter in self.parameters.items():
-            groups.setdefault(self.adapter.optimised(name, self.recipe), []).append(parameter)
+            groups.setdefault(self.tuned.optimised(name, self.recipe), []).append(parameter)
         return [{"params": some, "rate": rate, "weight_decay": decay} for (rate, decay), some in groups.items()]
 
     def _load_moments(self, moments: dict[str, Tensor], step: int) -> None:

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from services.training.lora.adapter import save_for_peft
 from services.training.lora.loop import Training
 from services.training.order import Finished, TrainingOrder
 
+_KINDS = {"lora": "LoRA adapter for", "full": "Fine-tuned"}
 _UNKNOWN_LICENCE = "see the base model"
 
 
@@ -14,8 +14,7 @@ def write_adapter_folder(order: TrainingOrder, training: Training, finished: Fin
     """Fill `order.output_dir` with the best weights of the run and everything needed to use and judge them."""
     folder = order.output_dir
     folder.mkdir(parents=True, exist_ok=True)
-    weights = training.best or training.adapter.tensors()
-    save_for_peft(folder, training.adapter, weights, order.base_model)
+    training.tuned.save(folder, training.best or training.tuned.kept(), order.base_model)
     training.model.tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(model_card(order, training.recipe.model_dump(mode="json"), finished))
 
@@ -40,10 +39,10 @@ def model_card(order: TrainingOrder, recipe: dict[str, object], finished: Finish
     lines = [
         "---",
         f"base_model: {order.base_model}",
-        "library_name: peft",
+        f"library_name: {'transformers' if order.recipe.tune == 'full' else 'peft'}",
         f"license: {licence if licence != _UNKNOWN_LICENCE else 'other'}",
         "---",
-        f"# LoRA adapter for {order.base_model}",
+        f"# {_KINDS[order.recipe.tune]} {order.base_model}",
         *notes,
         "",
         "It answers questions of the domain it was trained on, in the wording of its training answers; it is not",

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from services.training.errors import InvalidTrainingFile, NoTrainingExamples
 from services.training.exhaustion import name_exhaustion
 from services.training.lora import leaks
-from services.training.lora.adapter import attach, load_weights, shape_of
+from services.training.lora.adapter import shape_of
 from services.training.lora.base_model import BaseModel, load_base
 from services.training.lora.examples import read_rows, tokenize
 from services.training.lora.loop import Share, StoppedEarly, Training
@@ -24,6 +24,7 @@ from services.training.lora.output import write_adapter_folder
 from services.training.lora.packing import Group
 from services.training.lora.reference import cached_reference
 from services.training.lora.token_cache import cached
+from services.training.lora.tuned import check_start, make_trainable
 from services.training.order import HANDED_OVER, ChildEvent, Failed, Started, TrainingOrder
 from shared.compute import ComputeShare
 from shared.errors import UpliftError
@@ -60,9 +61,11 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal") -> None:
     torch.set_num_threads(share.threads())
     recipe = order.recipe
     if order.init_adapter_dir is not None:
-        recipe = recipe.model_copy(update=shape_of(order.init_adapter_dir))
+        check_start(recipe, order.init_adapter_dir)
+        if recipe.tune != "full":
+            recipe = recipe.model_copy(update=shape_of(order.init_adapter_dir))
     torch.manual_seed(recipe.seed)
-    model = load_base(order.model_dir)
+    model = load_base(order.model_dir, recipe.tune)
     training = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop)
     finished = training.run()
     write_adapter_folder(order, training, finished)
@@ -78,12 +81,10 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
     if order.validation_file is not None:
         validation, left_out_too = tokens_of(model, order, order.validation_file, "validation_file")
     examples, leaked = leaks.found(examples, validation, leave_out=recipe.leave_out_leaked)
-    adapter = attach(model.whole, recipe)
-    if order.init_adapter_dir is not None:
-        adapter.load(load_weights(order.init_adapter_dir))
+    tuned = make_trainable(model, recipe, order.init_adapter_dir)
     training = Training(
         model=model,
-        adapter=adapter,
+        tuned=tuned,
         objective=objective_of(order, model, [*examples, *validation], stop),
         recipe=recipe,
         train=examples,

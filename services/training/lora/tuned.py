@@ -1,0 +1,69 @@
+"""What a run trains: the one face of adapters and of whole models towards the loop."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from services.training.errors import AdapterMismatch
+from services.training.lora.adapter import attach, load_weights
+from services.training.lora.base_model import BaseModel
+from services.training.lora.full import FullWeights, is_model_folder, load_model_weights
+from services.training.recipe import Recipe
+
+
+class Tuned(Protocol):
+    """Trainable weights of a model."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What the optimiser moves."""
+        ...
+
+    def optimised(self, name: str, recipe: Recipe) -> tuple[float, float]:
+        """Learning rate of a parameter, as a multiple of the recipe's, and its weight decay."""
+        ...
+
+    def took_step(self) -> None:
+        """The optimiser has moved the parameters."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A copy of the weights on the CPU in float32, for a run to go on from."""
+        ...
+
+    def kept(self) -> dict[str, Tensor]:
+        """A copy of the weights on the CPU as they are saved for use."""
+        ...
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over weights."""
+        ...
+
+    def save(self, folder: Path, weights: dict[str, Tensor], base_model: str) -> None:
+        """Write `kept` weights in the layout that the libraries load."""
+        ...
+
+
+def make_trainable(model: BaseModel, recipe: Recipe, start: Path | None = None) -> Tuned:
+    """What the recipe tunes, put on the model; with the weights of `start` where a job continues from some."""
+    tuned = FullWeights(model) if recipe.tune == "full" else attach(model.whole, recipe)
+    if start is not None:
+        tuned.load(load_saved(start))
+    return tuned
+
+
+def load_saved(folder: Path) -> dict[str, Tensor]:
+    """The weights that a run saved for use, as float32."""
+    return load_model_weights(folder) if is_model_folder(folder) else load_weights(folder)
+
+
+def check_start(recipe: Recipe, start: Path) -> None:
+    """AdapterMismatch where the weights to continue from are of another kind than the recipe tunes."""
+    if is_model_folder(start) != (recipe.tune == "full"):
+        found, wanted = ("a whole model", "full") if is_model_folder(start) else ("an adapter", "lora")
+        raise AdapterMismatch(
+            f"What to continue from is {found}, and the recipe tunes {recipe.tune}. Use `tune: {wanted}`, or start "
+            "from the base model.",
+            param="recipe.tune",
+        )
