@@ -108,7 +108,7 @@ def spoil(adapter: AdapterRef, change: Callable[[dict[str, torch.Tensor]], None]
     [
         (lambda weights: weights[min(weights)].fill_(torch.nan), "not finite"),
         (lambda weights: weights[min(weights)].fill_(1e30), "beyond 1e"),
-        (lambda weights: weights.pop(min(weights)), "only one of the two"),
+        (lambda weights: weights.pop(min(weights)), "only some of the 2 weights"),
         (lambda weights: weights.update({min(weights): weights[min(weights)][:1]}), "shape"),
         (lambda weights: weights.update({"base_model.model.lm_head.lora_A.weight": torch.ones(1)}), "no place for"),
     ],
