@@ -54,8 +54,8 @@ class Recipe(BaseModel):
 
     gradient_checkpointing: bool = False
     """Keep only each layer's input for the backward pass and compute the rest again (arXiv:1604.06174): memory of a
-    pack falls to one layer's, for about a third more time. It never changes the result. Off: at 512 tokens a pack the
-    base weights are most of the memory."""
+    pack falls to one layer's, for one more forward pass a step. It never changes the result. Off: at 512 tokens a
+    pack the base weights are most of the memory."""
 
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     """Inner dimension of the low-rank update. 16: room for some thousand examples, at 4 % of the base's parameters

@@ -80,7 +80,7 @@ class DoraLinear(LoraLinear):
 
     @torch.no_grad()
     def norms(self) -> Tensor:
-        """(out,) ‖W + s·B A‖ by row, at 3 % of a pack's product with W: no matrix of W's size is made.
+        """(out,) ‖W + s·B A‖ by row, by products of the rank's size alone: no matrix of W's size is made.
 
         ‖W + sBA‖² = ‖W‖² + 2s ⟨B, W Aᵀ⟩ + s² ⟨B, B A Aᵀ⟩, row by row.
         """

@@ -15,7 +15,7 @@ def drawn(examples: list[Group], share: float, seed: int) -> list[Group]:
 
 
 def sample_size(examples: int, recipe: Recipe) -> int:
-    """How many training examples each validation scores as well: so few that it costs 3 % of the steps' time.
+    """How many training examples each validation scores as well: so few that it should cost 3 % of the steps' time.
 
     A forward pass costs a third of a step, so a tenth of the examples between two validations may be scored; 16 even
     where that is more, or the mean would say nothing, and never more than validation examples.
