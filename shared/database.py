@@ -1,5 +1,6 @@
 """The one way to Postgres: transactions that carry their tenant, so that row-level security decides what is seen."""
 
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ class Database:
             pool_recycle=1800,
             connect_args={"prepare_threshold": None, "connect_timeout": 10},
         )
-        self._lookups = _LookUps(url)
+        self._lookups = _LookUps(url, idle=pool_size, most=3 * pool_size)
 
     @contextmanager
     def transaction(self, project_id: str) -> Iterator[Session]:
@@ -69,7 +70,8 @@ class Database:
     def look_up(self, statement: str, *parameters: Any) -> Any:
         """The one row of a system function (fields by name), or None: a single read without a transaction around it.
 
-        A quarter of the time of `system_transaction`, for what every request needs. Raises psycopg.Error.
+        It takes fewer trips and less code than a transaction, for what every request needs. At most as many run at once
+        as the pool has connections, the others wait. Raises psycopg.Error.
         """
         return self._lookups.row(statement, parameters)
 
@@ -79,28 +81,32 @@ class Database:
 
 
 class _LookUps:
-    """Idle connections for single reads. None is tried before its use: a read that finds one dead is done again."""
+    """Connections for single reads. None is tried before its use: a read that finds one dead is done again."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, idle: int, most: int) -> None:
+        """`idle` connections are kept between reads; `most` reads run at once, as many as the pool may grow to."""
         self._address = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         self._idle: deque[psycopg.Connection[Any]] = deque()
+        self._most_idle = idle
+        self._places = threading.BoundedSemaphore(most)
         self._closed = False
 
     def row(self, statement: str, parameters: tuple[Any, ...]) -> Any:
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._connect()
-        else:
+        with self._places:
             try:
-                return self._ask(connection, statement, parameters)
-            except psycopg.OperationalError:
-                if not connection.broken:
-                    raise
-            # Postgres was restarted: the others are dead too
-            self._drop_idle()
-            connection = self._connect()
-        return self._ask(connection, statement, parameters)
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._connect()
+            else:
+                try:
+                    return self._ask(connection, statement, parameters)
+                except psycopg.OperationalError:
+                    if not connection.broken:
+                        raise
+                # Postgres was restarted: the others are dead too
+                self._drop_idle()
+                connection = self._connect()
+            return self._ask(connection, statement, parameters)
 
     def close(self) -> None:
         self._closed = True
@@ -112,7 +118,7 @@ class _LookUps:
         except BaseException:
             connection.close()
             raise
-        if self._closed:
+        if self._closed or len(self._idle) >= self._most_idle:
             connection.close()
         else:
             self._idle.append(connection)

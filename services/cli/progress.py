@@ -13,6 +13,20 @@ from services.cli.corpus import Report
 ENDED = {"succeeded", "failed", "cancelled"}
 
 
+def bars(console: Console, note: str) -> Progress:
+    """Bars that show the task's field `note` at their end; they draw on a terminal only."""
+    return Progress(
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn(f"[dim]{{task.fields[{note}]}}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
 class StepBoard:
     """Use as a context manager. A log file or a pipe gets plain lines, for bars need a terminal to be redrawn on."""
 
@@ -20,16 +34,7 @@ class StepBoard:
         self._console = console
         self._bars: dict[str, TaskID] = {}
         self._told: set[str] = set()
-        self._progress = Progress(
-            SpinnerColumn(finished_text="✓"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[left]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = bars(console, "left")
 
     def __enter__(self) -> "StepBoard":
         self._progress.start()

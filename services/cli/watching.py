@@ -4,10 +4,9 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from services.cli.client import Client, JobFailed
-from services.cli.progress import ENDED, time_left
+from services.cli.progress import ENDED, bars, time_left
 
 _LINE_SECONDS = 5.0
 """Between two lines about steps where there is no terminal; a validation is always told."""
@@ -24,16 +23,7 @@ class TrainingBoard:
         self._left: float | None = None
         self._figures = ""
         self._told_at = -_LINE_SECONDS
-        self._progress = Progress(
-            SpinnerColumn(finished_text="✓"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[figures]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = bars(console, "figures")
         self._bar = self._progress.add_task("queued", total=None, figures="")
 
     def __enter__(self) -> "TrainingBoard":

@@ -8,8 +8,8 @@ from shared.errors import UpliftError
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc", "can't start new thread")
 """As torch, the kernel, CUDA, C++ and the interpreter put it (a thread needs a stack)."""
 MEMORY_ADVICE = (
-    "Lower micro_batch_tokens, max_length or rank in the recipe, or stop other work on this machine; "
-    "`POST /v1/fine_tuning/estimates` says what a recipe needs."
+    "Lower micro_batch_tokens, max_length or rank in the recipe, set gradient_checkpointing, or stop other work on "
+    "this machine."
 )
 
 

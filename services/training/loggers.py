@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from services.training.order import Stepped
 from services.training.settings import TrainingSettings
@@ -17,12 +17,15 @@ from services.training.settings import TrainingSettings
 _CLOSE_SECONDS = 10.0
 """How long the end of a run waits for what is not written yet."""
 _COUNTS = {"step", "total_steps"}
+End = Literal["finished", "failed", "cancelled", "interrupted"]
+"""How an attempt ended; an interrupted one goes on later: paused, handed over, or tried again."""
+_MLFLOW_STATUS = {"finished": "FINISHED", "failed": "FAILED", "cancelled": "KILLED", "interrupted": "SCHEDULED"}
 
 
 class _Sink(Protocol):
     def log(self, step: int, values: dict[str, float]) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, end: End) -> None: ...
 
 
 class Loggers:
@@ -35,7 +38,7 @@ class Loggers:
             self._openers["TensorBoard"] = lambda: _TensorBoard(directory / job_id)
         if uri is not None:
             self._openers["MLflow"] = lambda: _MLflow(uri, job_id, model_id)
-        self._steps: queue.SimpleQueue[Stepped | None] = queue.SimpleQueue()
+        self._steps: queue.SimpleQueue[Stepped | End] = queue.SimpleQueue()
         self._problems: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="training-loggers", daemon=True)
         if self._openers:
@@ -49,23 +52,23 @@ class Loggers:
         """What went wrong and was not told yet; at most one a logger and run."""
         return None if self._problems.empty() else self._problems.get()
 
-    def close(self) -> None:
-        """Write what is left, within a limit."""
+    def close(self, end: End) -> None:
+        """Write what is left, and how the attempt ended, within a limit."""
         if self._openers:
-            self._steps.put(None)
+            self._steps.put(end)
             self._thread.join(_CLOSE_SECONDS)
 
     def _write(self) -> None:
         sinks: dict[str, _Sink] = {}
         for name, opened in self._openers.items():
             self._attempt(name, partial(_open, sinks, name, opened))
-        while (event := self._steps.get()) is not None:
+        while isinstance(event := self._steps.get(), Stepped):
             values = _values(event)
             for name, sink in list(sinks.items()):
                 if not self._attempt(name, partial(sink.log, event.step, values)):
                     del sinks[name]
         for name, sink in sinks.items():
-            self._attempt(name, sink.close)
+            self._attempt(name, partial(sink.close, event))
 
     def _attempt(self, name: str, act: Callable[[], None]) -> bool:
         try:
@@ -93,7 +96,8 @@ class _TensorBoard:
         found = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._writer.add_event(Event(wall_time=now().timestamp(), step=step, summary=Summary(value=found)))
 
-    def close(self) -> None:
+    def close(self, end: End) -> None:
+        del end  # event files have no word for it
         self._writer.close()
 
 
@@ -110,6 +114,7 @@ class _MLflow:
         tags = {"job_id": job_id, "model_id": model_id}
         run = before[0] if before else self._client.create_run(experiment, tags=tags, run_name=job_id)
         self._run_id = run.info.run_id
+        self._client.update_run(self._run_id, status="RUNNING")
 
     def log(self, step: int, values: dict[str, float]) -> None:
         from mlflow.entities import Metric
@@ -119,8 +124,11 @@ class _MLflow:
         at = int(1000 * now().timestamp())
         self._client.log_batch(self._run_id, [Metric(name, value, at, step) for name, value in values.items()])
 
-    def close(self) -> None:
-        self._client.set_terminated(self._run_id)
+    def close(self, end: End) -> None:
+        if end == "interrupted":
+            self._client.update_run(self._run_id, status=_MLFLOW_STATUS[end])
+        else:
+            self._client.set_terminated(self._run_id, status=_MLFLOW_STATUS[end])
 
 
 def _open(sinks: dict[str, _Sink], name: str, opened: Callable[[], _Sink]) -> None:

@@ -13,6 +13,7 @@ from services.training.child import run_child
 from services.training.domain import Example, fine_tuned_model_id
 from services.training.errors import NoTrainingExamples, TrainingChildDied, TrainingChildStopped
 from services.training.hyperparameters import echoed, resolved
+from services.training.loggers import End
 from services.training.order import Finished, TrainingOrder
 from services.training.recipe import Recipe
 from services.training.recorder import Recorder
@@ -50,6 +51,7 @@ class TrainingRun:
     def run(self) -> None:
         """Train to the end; a job that ends leaves neither working folder nor state behind."""
         discard_stale(self._settings.training_dir)
+        end: End = "interrupted"
         try:
             finished = run_child(
                 self._prepare(),
@@ -58,8 +60,10 @@ class TrainingRun:
                 wish=self._context.should_stop,
                 grace_seconds=self._settings.training_grace_seconds,
             )
+            end = "finished"
         except TrainingChildStopped as stopped:
             if stopped.wish == "cancel":
+                end = "cancelled"
                 self._give_up("Fine-tuning job cancelled")
                 raise JobCancelled(self._job.id) from stopped
             if stopped.wish == "pause":
@@ -68,10 +72,11 @@ class TrainingRun:
         except (UpliftError, TrainingChildDied) as error:
             last = self._context.job.attempt >= self._context.job.max_attempts
             if last or (isinstance(error, UpliftError) and not error.retryable):
+                end = "failed"
                 self._give_up(f"Fine-tuning job failed: {error}", level="error")
             raise
         finally:
-            self._recorder.loggers.close()
+            self._recorder.loggers.close(end)
         self._keep(finished)
         self._discard()
 

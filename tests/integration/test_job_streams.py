@@ -156,6 +156,8 @@ def test_holds_no_connection_between_two_looks_and_none_after_a_client_left(
         events(messages, 1)
         with database.system_transaction() as session:
             assert session.scalar(idle) == 0
+        seen = len(looks)
+        wait_until(lambda: len(looks) > seen, seconds=30)  # while somebody listens it goes on looking
     count = -1
 
     def quiet() -> bool:

@@ -1,5 +1,7 @@
 """Single reads outlive the connections that they were made on."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -41,3 +43,17 @@ def test_says_so_when_postgres_is_away(settings: Settings) -> None:
     database = Database(address.render_as_string(hide_password=False))
     with pytest.raises(psycopg.OperationalError):
         database.look_up(_OWN, "anybody?")
+
+
+def test_takes_no_more_connections_than_the_pool_may_and_keeps_fewer(settings: Settings) -> None:
+    database = Database(settings.database_url, pool_size=1)
+    slow = "SELECT clock_timestamp() AS began, pg_sleep(0.1), clock_timestamp() AS ended"
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda _: database.look_up(slow), range(12)))
+    at_once = [sum(one.began <= row.began < one.ended for one in found) for row in found]
+    assert max(at_once) <= 3
+    with psycopg.connect(database._lookups._address) as own:
+        mine = "SELECT count(*) FROM pg_stat_activity WHERE query = %s AND state = 'idle'"
+        (kept,) = own.execute(mine, [slow]).fetchone() or (None,)
+    assert kept == 1
+    database.close()

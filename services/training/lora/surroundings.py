@@ -1,8 +1,8 @@
 """What the last bits of a run depend on beside its recipe and data: recorded with every state, compared on resuming.
 
 Where all of it is equal, a resumed run repeats the unbroken one bit by bit on a CPU. Where something differs, sums are
-added up in another order: each loss moves by rounding, and later losses by what training makes of that. How much that
-is was measured by `make bench-resume`; docs/fine-tuning.md has the figures.
+added up in another order: each loss moves by rounding, and later losses by what training makes of that.
+`make bench-resume` measures how much.
 """
 
 import platform

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from services.training.loggers import Loggers
+from services.training.loggers import End, Loggers
 from services.training.order import Stepped
 from services.training.settings import TrainingSettings
 
@@ -19,11 +20,11 @@ def stepped(step: int, valid_loss: float | None = None) -> Stepped:
     )  # fmt: skip
 
 
-def logged(settings: TrainingSettings, steps: list[int]) -> Loggers:
+def logged(settings: TrainingSettings, steps: list[int], end: End = "finished") -> Loggers:
     loggers = Loggers(settings, "ftjob-1", "ft:tiny:p::1")
     for step in steps:
         loggers.step(stepped(step, 0.25 if step == 3 else None))
-    loggers.close()
+    loggers.close(end)
     return loggers
 
 
@@ -40,15 +41,31 @@ def test_tensorboard_reads_every_step_back(tmp_path: Path) -> None:
 def test_mlflow_has_one_run_a_job_even_if_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = (tmp_path / "mlruns").as_uri()
-    assert logged(TrainingSettings(mlflow_tracking_uri=uri), [1, 2]).problem() is None
-    assert logged(TrainingSettings(mlflow_tracking_uri=uri), [3]).problem() is None
     client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("uplift")
-    assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id])
+    assert logged(TrainingSettings(mlflow_tracking_uri=uri), [1, 2], "interrupted").problem() is None
+    assert the_run(client).info.status == "SCHEDULED"
+    assert logged(TrainingSettings(mlflow_tracking_uri=uri), [3]).problem() is None
+    run = the_run(client)
+    assert run.info.status == "FINISHED"
     assert run.data.tags["model_id"] == "ft:tiny:p::1"
     history = client.get_metric_history(run.info.run_id, "train_loss")
     assert sorted((one.step, one.value) for one in history) == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+
+
+@pytest.mark.parametrize(("end", "status"), [("failed", "FAILED"), ("cancelled", "KILLED")])
+def test_mlflow_is_told_of_a_bad_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: End, status: str) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "mlruns").as_uri()
+    assert logged(TrainingSettings(mlflow_tracking_uri=uri), [1], end).problem() is None
+    assert the_run(MlflowClient(tracking_uri=uri)).info.status == status
+
+
+def the_run(client: MlflowClient) -> Run:
+    """The only run of our experiment."""
+    experiment = client.get_experiment_by_name("uplift")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    return run
 
 
 def test_one_that_fails_says_so_once_and_leaves_the_others_be(tmp_path: Path) -> None:
