@@ -92,8 +92,11 @@ def masked(rows: list[dict[str, Any]]) -> Dataset:
 
 
 def trl_defaults(order: dict[str, Any], rows: list[dict[str, Any]]) -> Trainer:
-    """SFTTrainer as its documentation shows it: a model's name, an adapter, the data."""
-    arguments = SFTConfig(**common(order, batch=8))
+    """SFTTrainer as its documentation shows it: a model's name, an adapter, the data.
+
+    Its default for prompts with completions is the completions' loss; of tokenised rows it has to be told.
+    """
+    arguments = SFTConfig(**common(order, batch=8), completion_only_loss=True)
     return SFTTrainer(order["model"], args=arguments, train_dataset=masked(rows), peft_config=lora(order))
 
 
