@@ -110,7 +110,6 @@ class Bench:
             "batch_size": self.recipe.batch_size,
             "mean_tokens": self.rows.mean_tokens,
             "learning_rate": self.recipe.learning_rate,
-            "warmup_steps": round(self.recipe.warmup_ratio * (self.recipe.max_steps or 0)),
             "weight_decay": self.recipe.weight_decay,
             "rank": self.recipe.rank,
             "alpha": self.recipe.alpha,
@@ -169,7 +168,8 @@ def main() -> int:
         folder, model_dir = Path(made), Settings().models_dir / MODEL
         rows = demo_rows(folder, model_dir, with_passages=chosen.passages, max_length=1024)
         write_for_peers(folder / "rows.jsonl", rows.train)
-        recipe = Recipe(max_steps=chosen.steps, epochs=1000, batch_size=_BATCH)
+        # without a warm-up everybody's learning rates are the same at every step: theirs starts at zero, ours above it
+        recipe = Recipe(max_steps=chosen.steps, epochs=1000, batch_size=_BATCH, warmup_ratio=0.0)
         bench = Bench(folder, model_dir, chosen.peers, rows, recipe)
         kind = "with three passages" if chosen.passages else "plain"
         print(

@@ -65,7 +65,7 @@ def common(order: dict[str, Any], *, batch: int) -> dict[str, Any]:
         "gradient_accumulation_steps": order["batch_size"] // batch,
         "learning_rate": order["learning_rate"],
         "lr_scheduler_type": "cosine",
-        "warmup_steps": order["warmup_steps"],
+        "warmup_steps": 0,
         "weight_decay": order["weight_decay"],
         "max_grad_norm": 1.0,
         "seed": order["seed"],
