@@ -8,24 +8,31 @@ import typer
 from rich.console import Console
 
 from services.cli.client import Client
-from services.cli.corpus import import_dataset
+from services.cli.corpus import import_dataset, index, upload_documents
 from services.cli.improve import BASE_MODEL
 from services.cli.progress import StepBoard
 from services.cli.tables import wide_console
 from services.cli.watching import TrainingBoard, raise_unless_succeeded, watch
 from shared.settings import Settings
 
-_IDS = ("ds_", "file-")
+_IDS = ("ds_", "file-", "vs_")
 
 
 def train(
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="What to learn: JSONL of chat messages or preferences (OpenAI's form), JSONL or CSV of question and "
             "answer (cleaned and split first), or the id of a dataset (ds_…) or file (file-…)."
         ),
-    ],
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="Documents to go on pretraining on, in place of --data: a folder of text, Markdown or HTML, JSONL of "
+            "`text` rows, or the id of a vector store (vs_…) or file (file-…)."
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(help="A base model, or a fine-tuned model to go on from.")] = BASE_MODEL,
     recipe: Annotated[str, typer.Option(help="A named recipe: see GET /v1/recipes.")] = "default",
     set_: Annotated[
@@ -33,14 +40,15 @@ def train(
         typer.Option("--set", help="A difference to the recipe, field=value (JSON or a word); repeatable."),
     ] = None,
     validation: Annotated[
-        str | None, typer.Option(help="A file like --data to measure on; a dataset has its own split.")
+        str | None,
+        typer.Option(help="A file like --data or --corpus to measure on; a dataset has its own split."),
     ] = None,
     suffix: Annotated[str | None, typer.Option(help="Part of the new model's id.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides weights, order and dropout; 0 if not given.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the job is queued.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished job as JSON.")] = False,
 ) -> None:
-    """Fine-tune MODEL on DATA and show how it goes.
+    """Fine-tune a model on examples (--data) or documents (--corpus) and show how it goes.
 
     Ctrl-C stops watching. On a terminal it asks whether to cancel the job too; anywhere else the job goes on.
     """
@@ -52,7 +60,7 @@ def train(
             "recipe": {"base": recipe, **differences} if differences else recipe,
             "suffix": suffix,
             "seed": seed,
-            **_source(client, console, data, validation),
+            **_source(client, console, data, corpus, validation),
         }
         job = client.post("fine_tuning/jobs", {name: value for name, value in order.items() if value is not None})
         console.print(f"Job {job['id']} is queued.", highlight=False, soft_wrap=True)
@@ -80,8 +88,35 @@ def parsed_settings(given: list[str]) -> dict[str, Any]:
     return found
 
 
-def _source(client: Client, console: Console, data: str, validation: str | None) -> dict[str, Any]:
+def _source(
+    client: Client, console: Console, data: str | None, corpus: str | None, validation: str | None
+) -> dict[str, Any]:
     """The job's data fields; local files are uploaded, questions and answers imported as a dataset."""
+    if (data is None) == (corpus is None):
+        raise typer.BadParameter("give --data or --corpus, one of the two", param_hint="--data")
+    if corpus is not None:
+        with StepBoard(console) as board:
+            found = {"training_file": _documents(client, board, corpus, "--corpus")}
+            if validation is not None:
+                found["validation_file"] = _documents(client, board, validation, "--validation")
+        return {"method": {"type": "continued_pretraining"}, **found}
+    return _examples(client, console, str(data), validation)
+
+
+def _documents(client: Client, board: StepBoard, source: str, option: str) -> str:
+    """The id of a vector store or a file of texts; a folder's documents become a store that can be searched too."""
+    if source.startswith("vs_"):
+        return source
+    path = Path(source)
+    if not path.is_dir():
+        return _uploaded(client, board, source, option)
+    with board.step("upload documents") as report:
+        file_ids = upload_documents(client, path, report)
+    with board.step("index documents") as report:
+        return index(client, path.resolve().name, file_ids, report).id
+
+
+def _examples(client: Client, console: Console, data: str, validation: str | None) -> dict[str, Any]:
     if data.startswith("ds_"):
         if validation is not None:
             raise typer.BadParameter("a dataset has its own validation split", param_hint="--validation")

@@ -37,18 +37,6 @@ class FileNotFound(NotFound):
     code = "file_not_found"
 
 
-class UnsupportedFile(InvalidInput):
-    """A kind of file that we do not read. Recorded on the file as `last_error`; the other files go on."""
-
-    code = "unsupported_file"
-
-
-class InvalidFile(InvalidInput):
-    """A kind that we read, with bytes that are not text. Recorded on the file as `last_error`."""
-
-    code = "invalid_file"
-
-
 class EmbedderNotFound(NotFound):
     code = "model_not_found"
 

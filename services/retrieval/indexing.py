@@ -9,7 +9,6 @@ import numpy as np
 from services.retrieval import repository
 from services.retrieval.document_rows import Indexed, free_documents, refresh_statistics, replace_documents
 from services.retrieval.embedder import Embedder, Vectors
-from services.retrieval.errors import InvalidFile, UnsupportedFile
 from services.retrieval.extract import to_text
 from services.retrieval.passages import Chunk, cut, document_title
 from services.retrieval.repository import SourceFile
@@ -17,6 +16,7 @@ from services.retrieval.settings import RetrievalSettings
 from services.retrieval.store_life import after_change
 from services.retrieval.tables import VectorStore
 from services.retrieval.wiring import RetrievalWiring
+from shared.document_text import InvalidFile, UnsupportedFile
 from shared.errors import NotFound, UpliftError
 from shared.jobs import JobContext
 from shared.messages import IndexVectorStore

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 _NOT_IN_IDS = re.compile(r"[^a-z0-9_-]+")
@@ -26,6 +27,22 @@ class Example:
     rejected: str | None = None
     line: int | None = None
     """Where it stood in an uploaded file, from 1."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to go on pretraining on. Documents of one group are never parted between training and validation."""
+
+    text: str
+    group: str
+
+
+def even_windows(length: int, most: int) -> list[tuple[int, int]]:
+    """(first, last + 1) of windows that cover `length` tokens once each, none longer than `most`, all within one of
+    equal: a short rest would be an example of hardly any context."""
+    count = -(-length // most)
+    bounds = [place * length // count for place in range(count + 1)]
+    return list(pairwise(bounds))
 
 
 def fine_tuned_model_id(base_model: str, project_name: str, suffix: str | None, job_id: str) -> str:

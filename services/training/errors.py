@@ -3,9 +3,9 @@
 UpliftError
 ├── InvalidInput 400: InvalidRecipe, UnknownRecipe, InvalidTrainingFile, NoTrainingExamples, AdapterMismatch,
 │                     NoChatTemplate, FineTuningMethodUnsupported, FineTuningUnsupported, HyperparametersConflict,
-│                     TrainingFileNotFound, WrongFilePurpose
+│                     TrainingFileNotFound, WrongFilePurpose, CorpusNotFound
 ├── NotFound 404: TrainingJobNotFound, RecipeNotFound, BaseModelNotFound, DatasetNotFound, AdapterNotFound
-├── Conflict, answered as 400: DatasetNotReady, JobNotPausable, JobNotResumable
+├── Conflict, answered as 400: DatasetNotReady, CorpusNotReady, JobNotPausable, JobNotResumable
 └── TrainingFailed 500: NonFiniteLoss, OutOfMemory, DiskFull
 """
 
@@ -93,6 +93,19 @@ class DatasetNotReady(Conflict):
 
     status = 400
     code = "dataset_not_ready"
+
+
+class CorpusNotFound(InvalidInput):
+    """A 400, as an unknown file in a job's body is."""
+
+    code = "vector_store_not_found"
+
+
+class CorpusNotReady(Conflict):
+    """A 400, not a 409, which OpenAI's client would retry."""
+
+    status = 400
+    code = "vector_store_not_ready"
 
 
 class JobNotPausable(Conflict):

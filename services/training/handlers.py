@@ -165,10 +165,28 @@ def _check_source(session: Session, wanted: NewTrainingJob) -> None:
                 "A dataset holds answers, no preferences: give `dpo` a training_file of preference rows.",
                 param="training_file",
             )
-    if wanted.training_file is not None:
-        repository.training_file(session, wanted.training_file, param="training_file")
-    if wanted.validation_file is not None:
-        repository.training_file(session, wanted.validation_file, param="validation_file")
+        if wanted.recipe.objective == "continued_pretraining":
+            raise FineTuningUnsupported(
+                "A dataset holds questions with answers, no documents: give `continued_pretraining` a vector store "
+                "(vs_…) or a file of `text` rows as training_file.",
+                param="training_file",
+            )
+    for param, source in (("training_file", wanted.training_file), ("validation_file", wanted.validation_file)):
+        if source is not None:
+            _check_file(session, source, wanted.recipe, param)
+
+
+def _check_file(session: Session, source: str, recipe: Recipe, param: str) -> None:
+    if not repository.is_vector_store(source):
+        repository.training_file(session, source, param=param)
+        return
+    if recipe.objective != "continued_pretraining":
+        raise FineTuningUnsupported(
+            f"{source} holds documents: only the method continued_pretraining learns from them, not "
+            f"{recipe.objective}.",
+            param=param,
+        )
+    repository.check_vector_store(session, source, param=param)
 
 
 JOB_HANDLERS: dict[Any, Any] = {

@@ -19,8 +19,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    objective: Literal["supervised", "dpo"] = "supervised"
-    """What is learned: the answers of chat rows, or to prefer one answer to another (DPO, arXiv:2305.18290)."""
+    objective: Literal["supervised", "dpo", "continued_pretraining"] = "supervised"
+    """What is learned: the answers of chat rows, to prefer one answer to another (DPO, arXiv:2305.18290), or every
+    token of documents, as in pretraining (arXiv:2004.10964)."""
 
     tune: Literal["lora", "full"] = "lora"
     """Which weights are trained. `lora`: a small adapter beside the frozen base model, the fastest to train and to
@@ -105,7 +106,12 @@ class Recipe(BaseModel):
 
     max_length: Annotated[int, Field(ge=8)] = 1024
     """Longest example in tokens, question and answer together. Longer ones are left out and counted, never cut:
-    a cut answer teaches the model to stop early."""
+    a cut answer teaches the model to stop early. Documents of continued pretraining are cut into even windows."""
+
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Continued pretraining without a validation file only: about this share of the documents, by their characters, is
+    not learned from but measured on. 0.1: enough to tell a fall in loss from chance on some dozens of documents. Whole
+    documents, for the next window of one that was learned from is easier than a document that was not."""
 
     train_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training examples that is learned from; a smaller share's examples are among a larger one's of the
@@ -140,17 +146,19 @@ class Recipe(BaseModel):
         return cls.from_differences(_differences(name))
 
     @classmethod
-    def wanted(cls, recipe: str | dict[str, Any]) -> "Recipe":
-        """What a client gives as a recipe: a name, or differences."""
-        return cls.named(recipe) if isinstance(recipe, str) else cls.from_differences(recipe)
+    def wanted(cls, recipe: str | dict[str, Any], objective: str | None = None) -> "Recipe":
+        """What a client gives as a recipe: a name, or differences; `objective` is meant where they name none."""
+        return cls.from_differences({"base": recipe} if isinstance(recipe, str) else recipe, objective)
 
     @classmethod
-    def from_differences(cls, differences: dict[str, Any]) -> "Recipe":
+    def from_differences(cls, differences: dict[str, Any], objective: str | None = None) -> "Recipe":
         """The defaults with these fields changed; `base` may name a recipe to start from instead."""
         fields = dict(differences)
         start = _differences(str(fields.pop("base"))) if "base" in fields else {}
         try:
-            return cls.model_validate(_AS_A_RULE.get(str((start | fields).get("tune")), {}) | start | fields)
+            rule = _AS_A_RULE.get(str((start | fields).get("tune")), {})
+            meant = {} if objective is None else {"objective": objective}
+            return cls.model_validate(rule | meant | start | fields)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(["recipe", *(str(part) for part in first["loc"])])
@@ -163,6 +171,14 @@ class Recipe(BaseModel):
             for name in ("label_smoothing", "neftune_alpha"):
                 if getattr(self, name):
                     raise InvalidRecipe(f"{name} is not for the objective dpo; leave it 0.", param=f"recipe.{name}")
+        if (
+            self.objective != "continued_pretraining"
+            and self.validation_share != type(self).model_fields["validation_share"].default
+        ):
+            raise InvalidRecipe(
+                "validation_share is for the objective continued_pretraining; give a validation_file instead.",
+                param="recipe.validation_share",
+            )
         for name in _ONLY_ADAPTERS if self.tune == "full" else ():
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise InvalidRecipe(

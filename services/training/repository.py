@@ -10,6 +10,8 @@ from services.training.adapters.tables import AdapterImport
 from services.training.domain import KEPT_CHECKPOINTS, Example
 from services.training.errors import (
     AdapterNotFound,
+    CorpusNotFound,
+    CorpusNotReady,
     DatasetNotFound,
     DatasetNotReady,
     NoTrainingExamples,
@@ -103,6 +105,30 @@ def training_file(session: Session, file_id: str, *, param: str) -> File:
     if found.bytes == 0:
         raise NoTrainingExamples(f"{file_id} ({found.filename}) is empty.", param=param)
     return found
+
+
+def is_vector_store(source: str) -> bool:
+    """Whether the id that a job names as its data is a vector store's, whose documents are meant."""
+    return source.startswith("vs_")
+
+
+def check_vector_store(session: Session, store_id: str, *, param: str) -> None:
+    """CorpusNotFound or CorpusNotReady unless the store's documents can be trained on."""
+    table = others.vector_stores
+    status = session.execute(sa.select(table.c.status).where(table.c.id == store_id)).scalar_one_or_none()
+    if status is None:
+        raise CorpusNotFound(f"There is no vector store {store_id!r} in this project.", param=param)
+    if status != "completed":
+        raise CorpusNotReady(f"The vector store {store_id} is {status}; wait until it is completed.", param=param)
+
+
+def store_files(session: Session, store_id: str, *, param: str) -> list[tuple[str, str]]:
+    """(name, blob key) of the store's indexed files that are still there, in the order of their names."""
+    check_vector_store(session, store_id, param=param)
+    table = others.documents
+    ids = sa.select(table.c.file_id).where(table.c.vector_store_id == store_id)
+    query = sa.select(File.filename, File.blob_key).where(File.id.in_(ids), alive())
+    return [(name, key) for name, key in session.execute(query.order_by(File.filename, File.id))]
 
 
 def adapter(session: Session, adapter_id: str) -> AdapterRow:

@@ -28,12 +28,12 @@ LastEvent = Annotated[str | None, Header(alias="Last-Event-ID")]
 
 @router.post("/jobs")
 def create_job(body: CreateJob, who: Who, parts: Parts) -> dict[str, Any]:
-    """Queue a fine-tuning job, `supervised` or `dpo`.
+    """Queue a fine-tuning job: `supervised`, `dpo` or `continued_pretraining`.
 
     Hyperparameters left to "auto" are chosen from the number of training examples n once a worker has read them, and
     then echoed as numbers: batch_size is the power of two nearest to n / 16 (1 to 16), n_epochs makes 100 steps (3 to
-    10, fewer past 2,000 examples), learning_rate_multiplier is the square root of batch_size / 16. A hyperparameter or
-    field that is not known here is refused with a 400 that names it.
+    10, fewer past 2,000 examples; of documents 1 to 4), learning_rate_multiplier is the square root of batch_size / 16.
+    A hyperparameter or field that is not known here is refused with a 400 that names it.
     """
     wanted = _wanted(body)
     with parts.database.transaction(who.project_id) as session:
@@ -145,6 +145,8 @@ def _wanted(body: CreateJob) -> handlers.NewTrainingJob:
     if (dataset is None) == (training_file is None):
         raise InvalidInput("Give a training_file or a dataset, one of the two.", param="training_file")
     recipe, auto = planned(_recipe(body), _hyperparameters(body))
+    if recipe.objective == "continued_pretraining":
+        _without_layout(body)
     return handlers.NewTrainingJob(
         model=body.model,
         dataset_id=dataset,
@@ -160,26 +162,34 @@ def _wanted(body: CreateJob) -> handlers.NewTrainingJob:
     )
 
 
+def _without_layout(body: CreateJob) -> None:
+    """Documents are learned as they are: refuse what would be ignored."""
+    for name in ("prompt", "max_passage_tokens"):
+        if name in body.model_fields_set:
+            raise InvalidInput(f"`{name}` lays out chats; documents are learned as they are. Leave it out.", param=name)
+
+
 def _recipe(body: CreateJob) -> Recipe:
     """The recipe with the method as its objective; what the client set in it stays known as set."""
-    recipe = Recipe.wanted(body.recipe)
     if body.method is None:
-        return recipe
+        return Recipe.wanted(body.recipe)
     if body.method.type == "reinforcement":
         raise FineTuningMethodUnsupported(
-            "The method 'reinforcement' is not supported; use supervised or dpo.", param="method.type"
+            "The method 'reinforcement' is not supported; use supervised, dpo or continued_pretraining.",
+            param="method.type",
         )
-    if "objective" in recipe.model_fields_set and recipe.objective != body.method.type:
+    recipe = Recipe.wanted(body.recipe, objective=body.method.type)
+    if recipe.objective != body.method.type:
         raise HyperparametersConflict(
             f"The recipe's objective is {recipe.objective}, the method's type {body.method.type}.", param="method.type"
         )
-    return recipe.model_copy(update={"objective": body.method.type})
+    return recipe
 
 
 def _hyperparameters(body: CreateJob) -> dict[str, Any]:
     """The method's hyperparameters and the deprecated ones beside them, which may not say something else."""
     method = body.method
-    for other in ("supervised", "dpo", "reinforcement"):
+    for other in ("supervised", "dpo", "continued_pretraining", "reinforcement"):
         if method is not None and other != method.type and getattr(method, other) is not None:
             raise InvalidInput(f"`{other}` does not belong to the method {method.type!r}.", param=f"method.{other}")
     chosen = getattr(method, method.type) if method is not None else None

@@ -55,7 +55,9 @@ class Hyperparameters(Body):
     n_epochs: Epochs = Field(None, description="Passes over the training examples.")
     batch_size: BatchSize = Field(None, description="Examples per optimiser step.")
     learning_rate_multiplier: Positive = Field(
-        None, description="Times the method's default learning rate: 1e-3 for supervised, 1e-4 for dpo."
+        None,
+        description="Times the method's default learning rate: 1e-3 for supervised, 1e-4 for dpo, 5e-4 for "
+        "continued_pretraining.",
     )
 
 
@@ -73,15 +75,21 @@ class Dpo(Body):
     hyperparameters: DpoHyperparameters | None = None
 
 
+class ContinuedPretraining(Body):
+    hyperparameters: Hyperparameters | None = None
+
+
 class Method(Body):
-    """How to learn: from answers (`supervised`) or from pairs of answers (`dpo`)."""
+    """How to learn: from answers (`supervised`), from pairs of answers (`dpo`), or, not in OpenAI's API, from documents
+    (`continued_pretraining`)."""
 
     type: Annotated[
-        Literal["supervised", "dpo", "reinforcement"],
-        WithJsonSchema({"type": "string", "enum": ["supervised", "dpo"]}),
+        Literal["supervised", "dpo", "continued_pretraining", "reinforcement"],
+        WithJsonSchema({"type": "string", "enum": ["supervised", "dpo", "continued_pretraining"]}),
     ] = Field(description="`reinforcement` is refused with a 400.")
     supervised: Supervised | None = None
     dpo: Dpo | None = None
+    continued_pretraining: ContinuedPretraining | None = None
     reinforcement: Annotated[Any, WithJsonSchema({"type": "null"})] = Field(
         None, description="Not supported; accepted so that the refusal can name the method."
     )
@@ -142,6 +150,11 @@ class CreateJob(Body):
                     "training_file": "file-pairs",
                     "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.1}}},
                 },
+                {
+                    "model": "smollm2-135m-instruct",
+                    "training_file": "vs_handbook",
+                    "method": {"type": "continued_pretraining"},
+                },
             ]
         },
     )
@@ -150,10 +163,14 @@ class CreateJob(Body):
         description="A base model's id, or a fine-tuned model's or checkpoint's to continue from."
     )
     training_file: str | None = Field(
-        None, description="A file of purpose `fine-tune` (JSON lines), or a dataset's id (`ds_…`)."
+        None,
+        description="A file of purpose `fine-tune` (JSON lines), a dataset's id (`ds_…`), or for "
+        "continued_pretraining a vector store's (`vs_…`), whose documents are meant.",
     )
     validation_file: str | None = Field(
-        None, description="A file like the training file; without one, a dataset's own validation split is used."
+        None,
+        description="A file like the training file; without one, a dataset's own validation split is used, and of "
+        "documents the recipe's `validation_share` is held out.",
     )
     method: Method | None = None
     hyperparameters: Hyperparameters | None = Field(

@@ -1,11 +1,12 @@
-"""Reading uploaded training files: chats and preferences in OpenAI's JSON lines, every error with its file and line."""
+"""Reading uploaded training files, JSON lines: chats, preferences, documents; every error with its file and line."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from services.training.domain import Example
+from services.training.corpus import group_of
+from services.training.domain import Document, Example
 from services.training.errors import InvalidTrainingFile
 from shared.text_lines import UnreadableText, numbered_lines
 
@@ -51,6 +52,15 @@ def read_preferences(stored: IO[bytes], source: Source) -> Iterator[Example]:
             raise source.refuse(number, str(error)) from error
 
 
+def read_texts(stored: IO[bytes], source: Source) -> Iterator[Document]:
+    """Documents of a file of `{"text": …}` rows; those of one `group`, or of equal text without one, stay together."""
+    for number, record in _records(stored, source):
+        try:
+            yield _document(record)
+        except ValueError as error:
+            raise source.refuse(number, str(error)) from error
+
+
 def _records(stored: IO[bytes], source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in source.lines(stored):
         try:
@@ -88,6 +98,16 @@ def _preference(record: dict[str, Any], line: int) -> Example:
     if preferred == rejected:
         raise ValueError("`preferred_output` and `non_preferred_output` are the same, so nothing is preferred")
     return Example(tuple(message for message, _ in messages), preferred, rejected=rejected, line=line)
+
+
+def _document(record: dict[str, Any]) -> Document:
+    _only(record, {"text", "group"}, "")
+    text, group = record.get("text"), record.get("group")
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("`text` must be the document's text")
+    if group is not None and not (isinstance(group, str) and group):
+        raise ValueError("`group` must be a name: documents of one group are held out together")
+    return Document(text, group_of(text) if group is None else group)
 
 
 def _output(output: Any, name: str) -> str:

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +9,22 @@ from sqlalchemy.orm import Session
 
 from services.training import repository
 from services.training.child import run_child
-from services.training.domain import Example, fine_tuned_model_id
-from services.training.errors import NoTrainingExamples, TrainingChildDied, TrainingChildStopped
+from services.training.domain import fine_tuned_model_id
+from services.training.errors import TrainingChildDied, TrainingChildStopped
 from services.training.hyperparameters import echoed, resolved
 from services.training.loggers import End
 from services.training.order import Finished, TrainingOrder
 from services.training.recipe import Recipe
 from services.training.recorder import Recorder
-from services.training.rendering import Renderer, model_folder
+from services.training.rendering import model_folder
 from services.training.results import FILENAME, PURPOSE, result_csv
+from services.training.rows import RowWriter
 from services.training.settings import TrainingSettings, child_environment
 from services.training.tables import AdapterRow
-from services.training.training_files import Source, read_chats, read_preferences
 from shared.errors import UpliftError
 from shared.files import keep_blob, release_blobs, store_file
 from shared.ids import new_id
 from shared.jobs import HandOver, JobCancelled, JobContext
-from shared.prompt_format import PromptSpec
 
 _STALE_SECONDS = 7 * 86400
 
@@ -93,28 +91,26 @@ class TrainingRun:
         if job.validated_at is None:
             files = " and validation file: ".join(filter(None, (self._source, job.validation_file)))
             self._context.event(f"Validating training file: {files}")
-        renderer = Renderer(base, PromptSpec.model_validate(job.prompt), job.max_passage_tokens)
         train, validation = folder / "train.jsonl", folder / "validation.jsonl"
         with self._context.transaction() as session:
-            count, digest = renderer.write(train, self._examples(session, "train"))
-            validation_count, _ = renderer.write(validation, self._examples(session, "validation"))
+            rows = RowWriter(session, self._storage, job, base, self._settings).write(train, validation)
             init = repository.start_weights(session, job.init_adapter_id) if job.init_adapter_id else None
             recorded = repository.recorded_step(session, job.id)
-        if count == 0:
-            raise NoTrainingExamples(f"{self._source} holds no training examples.", param="training_file")
+        if rows.remark is not None and job.validated_at is None:
+            self._context.event(rows.remark)
         self._fetch_state(folder / "states")
         order = TrainingOrder(
             base_model=job.base_model,
             model_dir=base,
             init_adapter_dir=self._storage.local_folder(job.project_id, init) if init else None,
             train_file=train,
-            validation_file=validation if validation_count else None,
-            recipe=self._resolve_recipe(count),
+            validation_file=validation if rows.validation else None,
+            recipe=self._resolve_recipe(rows.train),
             state_dir=folder / "states",
             checkpoint_dir=folder / "checkpoints",
             output_dir=folder / "output",
             home=self._settings.home,
-            data_sha256=digest,
+            data_sha256=rows.sha256,
             recorded_step=recorded,
         )
         path = folder / "order.json"
@@ -141,19 +137,6 @@ class TrainingRun:
                 )
                 row.recipe, row.auto = chosen.model_dump(mode="json"), []
         return chosen
-
-    def _examples(self, session: Session, split: str) -> Iterator[Example]:
-        """A file where the job names one for the split, or else the dataset's split."""
-        job = self._job
-        param = "training_file" if split == "train" else "validation_file"
-        file_id = job.training_file if split == "train" else job.validation_file
-        if file_id is not None:
-            row = repository.training_file(session, file_id, param=param)
-            read = read_preferences if Recipe.model_validate(job.recipe).objective == "dpo" else read_chats
-            with self._storage.open(job.project_id, row.blob_key) as stored:
-                yield from read(stored, Source(param, row.filename, self._settings.max_line_bytes))
-        elif job.dataset_id is not None:
-            yield from repository.examples(session, job.dataset_id, split)
 
     def _fetch_state(self, root: Path) -> None:
         """Take the recorded state from storage when this machine has none that is as new."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 import pytest
+import sqlalchemy as sa
 import torch
 from fastapi import Request
 from fastapi.testclient import TestClient
@@ -433,3 +434,110 @@ def test_refuses_permissions_and_graders_by_name(client: openai.OpenAI) -> None:
         with pytest.raises(openai.BadRequestError) as refused:
             call()
         assert refused.value.code == "unsupported"
+
+
+def add_store(parts: Wiring, client: openai.OpenAI, project_id: str, texts: dict[str, str], status: str) -> str:
+    """A vector store as indexing leaves it, but for its passages, which training does not read."""
+    store_id = new_id("vs_")
+    files = {
+        name: client.files.create(file=(name, text.encode()), purpose="assistants").id for name, text in texts.items()
+    }
+    common = {"project": project_id, "store": store_id}
+    with parts.database.transaction(project_id) as session:
+        session.execute(
+            sa.text(
+                "INSERT INTO vector_stores (id, project_id, name, embedder, chunking, metadata, status) "
+                "VALUES (:store, :project, 'manual', 'e', '{}', '{}', :status)"
+            ),
+            common | {"status": status},
+        )
+        for name, file_id in files.items():
+            row = common | {"id": new_id("doc_"), "file": file_id, "name": name}
+            session.execute(
+                sa.text(
+                    "INSERT INTO vector_store_files (vector_store_id, file_id, project_id, filename, attributes, "
+                    "status) VALUES (:store, :file, :project, :name, '{}', 'completed')"
+                ),
+                row,
+            )
+            session.execute(
+                sa.text(
+                    "INSERT INTO documents (id, project_id, vector_store_id, file_id, key, title) "
+                    "VALUES (:id, :project, :store, :file, :name, :name)"
+                ),
+                row,
+            )
+    return store_id
+
+
+CONTINUED: Any = {"type": "continued_pretraining"}
+
+
+@pytest.mark.parametrize("source", ["store", "file"])
+def test_goes_on_pretraining_on_documents(
+    client: openai.OpenAI, runner: JobRunner, parts: Wiring, project_id: str, source: str
+) -> None:
+    texts = {f"{n}.md": f"# Valve {n}\nThe valve {n} is open. The pump stays off." for n in range(12)}
+    texts["copy.md"] = texts["0.md"]
+    if source == "store":
+        corpus = add_store(parts, client, project_id, texts, "completed")
+    else:
+        corpus = upload(client, [{"text": text} for text in texts.values()])
+    job = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=corpus,
+        method=CONTINUED | {CONTINUED["type"]: {"hyperparameters": {"n_epochs": 6}}},
+        extra_body={"recipe": {"learning_rate": 0.02, "rank": 4, "max_length": 40, "validation_share": 0.2}},
+    )
+    assert (job.training_file, job.hyperparameters.batch_size) == (corpus, "auto")
+    assert runner.run(project_id, job.id) == "succeeded", client.fine_tuning.jobs.retrieve(job.id).error
+    done = client.fine_tuning.jobs.retrieve(job.id)
+    events = list(client.fine_tuning.jobs.list_events(job.id))
+    told = [event.message for event in events if event.type == "message"]
+    assert "Held out 2 of 13 documents for validation" in told
+    metrics: list[Any] = [event.data for event in reversed(events) if event.type == "metrics"]
+    valid = [entry["valid_loss"] for entry in metrics if "valid_loss" in entry]
+    assert len(valid) == 6
+    assert valid[-1] < 0.7 * valid[0]
+    characters = sum(len(text) + 1 for text in texts.values())  # a token a character, and each document's end
+    held = characters - (done.trained_tokens or 0) / 6
+    assert 0 < held <= 0.2 * characters
+    assert done.method is not None
+    assert done.method.to_dict()["type"] == "continued_pretraining"
+
+
+def test_refuses_documents_where_they_cannot_be_learned(
+    client: openai.OpenAI, parts: Wiring, project_id: str, runner: JobRunner
+) -> None:
+    ready, waiting = (add_store(parts, client, project_id, {"a.md": "a"}, s) for s in ("completed", "in_progress"))
+    for fields, code, param in [
+        ({"training_file": ready}, "unsupported", "training_file"),
+        ({"training_file": waiting, "method": CONTINUED}, "vector_store_not_ready", "training_file"),
+        ({"training_file": "vs_none", "method": CONTINUED}, "vector_store_not_found", "training_file"),
+        ({"training_file": ready, "validation_file": "vs_none", "method": CONTINUED}, "vector_store_not_found", None),
+        ({"training_file": "ds_none", "method": CONTINUED}, None, None),
+        (
+            {"training_file": ready, "method": CONTINUED, "extra_body": {"max_passage_tokens": 5}},
+            "invalid_input",
+            "max_passage_tokens",
+        ),
+        (
+            {"training_file": upload(client, sums(1)), "extra_body": {"recipe": {"validation_share": 0.5}}},
+            "invalid_recipe",
+            "recipe.validation_share",
+        ),
+        (
+            {"training_file": ready, "method": CONTINUED, "extra_body": {"recipe": {"objective": "dpo"}}},
+            "conflicting_hyperparameters",
+            "method.type",
+        ),
+    ]:
+        with pytest.raises((openai.BadRequestError, openai.NotFoundError)) as refused:
+            client.fine_tuning.jobs.create(model="tiny", **fields)
+        assert code in (None, refused.value.code), refused.value.message
+        assert param in (None, refused.value.param), refused.value.message
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=upload(client, sums(3)), method=CONTINUED)
+    assert runner.run(project_id, job.id) == "failed"
+    failed = client.fine_tuning.jobs.retrieve(job.id)
+    assert failed.error is not None
+    assert "training_file (rows.jsonl), line 1: `messages` is not supported" in failed.error.message

@@ -56,6 +56,14 @@ class Supervised:
         return total, tally
 
 
+class ContinuedPretraining(Supervised):
+    """The same of every token of documents, a mean over them (Gururangan et al. 2020, arXiv:2004.10964); e to its power
+    is the perplexity. A window's prompt is only the token before it."""
+
+    def tokens(self, group: Group) -> int:
+        return sum(len(window.completion) for window in group)
+
+
 class Preference:
     """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290, equation 7), a mean over pairs:
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -19,13 +20,15 @@ from services.training.lora.base_model import BaseModel, load_base
 from services.training.lora.examples import read_rows, tokenize
 from services.training.lora.loop import Share, StoppedEarly, Training
 from services.training.lora.noise import Noise
-from services.training.lora.objectives import Objective, Preference, Supervised, flat
+from services.training.lora.objectives import ContinuedPretraining, Objective, Preference, Supervised, flat
 from services.training.lora.output import write_adapter_folder
 from services.training.lora.packing import Group
 from services.training.lora.reference import cached_reference
 from services.training.lora.token_cache import cached
 from services.training.lora.tuned import check_start, make_trainable
+from services.training.lora.windows import read_texts, windows_of
 from services.training.order import HANDED_OVER, ChildEvent, Failed, Started, TrainingOrder
+from services.training.recipe import Recipe
 from shared.compute import ComputeShare
 from shared.errors import UpliftError
 
@@ -122,9 +125,15 @@ def tokens_of(model: BaseModel, order: TrainingOrder, rows: Path, param: str) ->
     """The rows as tokens and the lengths of those left out; an error names the job's field that the rows came from."""
     limit, folder = order.recipe.max_length, order.home / "cache" / "tokens"
     try:
-        return cached(folder, rows, order.model_dir, limit, lambda: tokenize(model.tokenizer, read_rows(rows), limit))
+        return cached(folder, rows, order.model_dir, limit, lambda: _tokenized(model.tokenizer, rows, order.recipe))
     except (InvalidTrainingFile, NoTrainingExamples) as error:
         raise type(error)(f"{param}: {error.message}", param=param) from error
+
+
+def _tokenized(tokenizer: Any, rows: Path, recipe: Recipe) -> tuple[list[Group], list[int]]:
+    if recipe.objective == "continued_pretraining":
+        return windows_of(tokenizer, read_texts(rows), recipe.max_length), []
+    return tokenize(tokenizer, read_rows(rows), recipe.max_length)
 
 
 def objective_of(order: TrainingOrder, model: BaseModel, pairs: list[Group], stop: "_StopSignal") -> Objective:
@@ -136,6 +145,8 @@ def objective_of(order: TrainingOrder, model: BaseModel, pairs: list[Group], sto
     recipe = order.recipe
     if recipe.objective == "supervised":
         return Supervised(model, Noise.of(recipe))
+    if recipe.objective == "continued_pretraining":
+        return ContinuedPretraining(model, Noise.of(recipe))
 
     def check() -> None:
         if stop.is_set():

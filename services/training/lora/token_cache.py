@@ -21,12 +21,14 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from services.training.lora import examples
+from services.training.lora import examples, windows
 from services.training.lora.packing import Group, TokenExample
 
 KEPT_DAYS = 7
 """An entry that no run has used for so long is removed: what it was made of may have been deleted since."""
 _SUFFIX = ".safetensors"
+
+_CODE = (Path(examples.__file__), Path(windows.__file__))
 
 Tokenised = tuple[list[Group], list[int]]
 """Groups that fit, and the lengths of the rows that were left out."""
@@ -46,10 +48,10 @@ def cached(folder: Path, rows: Path, model_dir: Path, max_length: int, make: Cal
 
 def _key(rows: Path, model_dir: Path, max_length: int) -> str:
     """Rows, everything of the model that tokenises, the limit, and the code that puts them together."""
-    parts = [path.read_bytes() for path in (rows, Path(examples.__file__), *sorted(_tokenizing(model_dir)))]
+    parts = [path.read_bytes() for path in (rows, *_CODE, *sorted(_tokenizing(model_dir)))]
     digests = [hashlib.sha256(part).hexdigest() for part in parts]
     versions = [transformers.__version__, tokenizers.__version__, str(max_length)]
-    if any(b"strftime_now" in part for part in parts[2:]):  # a chat template that tells the date
+    if any(b"strftime_now" in part for part in parts[1 + len(_CODE) :]):  # a chat template that tells the date
         versions.append(str(datetime.now().astimezone().date()))
     return hashlib.sha256(" ".join([*digests, *versions]).encode()).hexdigest()
 

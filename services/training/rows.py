@@ -1,0 +1,111 @@
+"""The rows of one job, from its files, its dataset or its vector store to two files that the child reads."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from services.training import corpus, repository
+from services.training.domain import Document, Example
+from services.training.errors import NoTrainingExamples
+from services.training.recipe import Recipe
+from services.training.rendering import Renderer
+from services.training.settings import TrainingSettings
+from services.training.tables import TrainingJob
+from services.training.training_files import Source, read_chats, read_preferences, read_texts
+from shared.document_text import to_text
+from shared.prompt_format import PromptSpec
+from shared.storage import Storage
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`train` examples with the sha256 of their rows; `remark` is worth telling whoever watches the job."""
+
+    train: int
+    validation: int
+    sha256: str
+    remark: str | None = None
+
+
+@dataclass(frozen=True)
+class RowWriter:
+    """Reads what a job names and lays it out as the model will see it."""
+
+    session: Session
+    storage: Storage
+    job: TrainingJob
+    model_dir: Path
+    settings: TrainingSettings
+
+    def write(self, train: Path, validation: Path) -> Rows:
+        """Fill the two files; NoTrainingExamples where there is nothing to learn."""
+        recipe = Recipe.model_validate(self.job.recipe)
+        documents = recipe.objective == "continued_pretraining"
+        rows = self._documents(train, validation, recipe) if documents else self._examples(train, validation, recipe)
+        if rows.train == 0:
+            named = self.job.training_file or self.job.dataset_id
+            raise NoTrainingExamples(f"{named} holds nothing to train on.", param="training_file")
+        return rows
+
+    # --- answers and preferences ---
+
+    def _examples(self, train: Path, validation: Path, recipe: Recipe) -> Rows:
+        layout = PromptSpec.model_validate(self.job.prompt)
+        renderer = Renderer(self.model_dir, layout, self.job.max_passage_tokens)
+        count, digest = renderer.write(train, self._examples_of("train", recipe))
+        validation_count, _ = renderer.write(validation, self._examples_of("validation", recipe))
+        return Rows(count, validation_count, digest)
+
+    def _examples_of(self, split: str, recipe: Recipe) -> Iterator[Example]:
+        """A file where the job names one for the split, or else the dataset's split."""
+        param, file_id = self._named(split)
+        if file_id is not None:
+            row = repository.training_file(self.session, file_id, param=param)
+            read = read_preferences if recipe.objective == "dpo" else read_chats
+            with self.storage.open(self.job.project_id, row.blob_key) as stored:
+                yield from read(stored, Source(param, row.filename, self.settings.max_line_bytes))
+        elif self.job.dataset_id is not None:
+            yield from repository.examples(self.session, self.job.dataset_id, split)
+
+    # --- documents ---
+
+    def _documents(self, train: Path, validation: Path, recipe: Recipe) -> Rows:
+        remark = None
+        if self.job.validation_file is not None:
+            learned = self._write(train, self._documents_of("train"), recipe)
+            held = self._write(validation, self._documents_of("validation"), recipe)
+        else:
+            everything = train.with_name("documents.jsonl")
+            corpus.spool(everything, self._documents_of("train"))
+            groups, count, total = corpus.hold_out(everything, recipe.validation_share, recipe.seed)
+            documents = corpus.read_documents
+            learned = self._write(train, (d for d in documents(everything) if d.group not in groups), recipe)
+            held = self._write(validation, (d for d in documents(everything) if d.group in groups), recipe)
+            everything.unlink()
+            remark = f"Held out {count} of {total} documents for validation"
+        return Rows(learned.windows, held.windows, learned.sha256, remark)
+
+    def _write(self, path: Path, documents: Iterator[Document], recipe: Recipe) -> corpus.Written:
+        return corpus.write_documents(path, documents, self.model_dir, recipe.max_length)
+
+    def _documents_of(self, split: str) -> Iterator[Document]:
+        """A file's rows, or the texts of a vector store's files."""
+        param, named = self._named(split)
+        assert named is not None, "a job without a source is never made"
+        if repository.is_vector_store(named):
+            for filename, blob_key in repository.store_files(self.session, named, param=param):
+                with self.storage.open(self.job.project_id, blob_key) as stored:
+                    text = to_text(filename, stored.read())
+                yield Document(text, corpus.group_of(text))
+            return
+        row = repository.training_file(self.session, named, param=param)
+        with self.storage.open(self.job.project_id, row.blob_key) as stored:
+            yield from read_texts(stored, Source(param, row.filename, self.settings.max_line_bytes))
+
+    def _named(self, split: str) -> tuple[str, str | None]:
+        """The job's field for the split, and what it says."""
+        if split == "train":
+            return "training_file", self.job.training_file
+        return "validation_file", self.job.validation_file
