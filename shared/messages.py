@@ -63,6 +63,22 @@ class ImportAdapter(Command):
     adapter_id: str
 
 
+class ExportModel(Command):
+    """Write an adapter's, a checkpoint's or a whole model's weights as one file for other programs.
+
+    Result: `file_id`, `filename`, `bytes`, `sha256`, `model`, `format`; of merged models also `dtype`,
+    `largest_logit_difference`, `logit_spread`, `same_next_tokens` and `positions`.
+    """
+
+    kind: ClassVar[str] = "training.export_model"
+    queue: ClassVar[str] = "training"
+    weights_id: str
+    model: str
+    """The id that was asked for: a variant's or a release's may name these weights too."""
+    format: Literal["adapter", "merged"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+
+
 class DeleteWeights(Command):
     """Delete an adapter or a checkpoint by its id, its bytes too. From the order on nothing answers with it."""
 

@@ -141,7 +141,7 @@ variants = _table(
 )
 """generation: what answers a question."""
 
-releases = _table("releases", id=sa.Text(), project_id=sa.Text(), model_id=sa.Text())
+releases = _table("releases", id=sa.Text(), project_id=sa.Text(), model_id=sa.Text(), variant_id=sa.Text())
 """generation: stable model ids that point to a variant."""
 project_quotas = _table(
     "project_quotas",

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,23 @@ class Client:
         with path.open("rb") as content:
             answer = self._call("POST", "files", data={"purpose": purpose}, files={"file": (name, content)})
         return str(answer.json()["id"])
+
+    def download(self, path: str, target: Path, report: Callable[[int], None]) -> None:
+        """Stream an answer's bytes into a file, which is there whole or not at all; `report` hears how many came."""
+        partial = target.with_name(f".{target.name}.partial")
+        try:
+            with self._http.stream("GET", path) as response, partial.open("wb") as sink:
+                if response.status_code >= 400:
+                    response.read()
+                    raise self._refused(response)
+                for chunk in response.iter_bytes():
+                    sink.write(chunk)
+                    report(response.num_bytes_downloaded)
+            partial.replace(target)
+        except httpx.HTTPError as error:
+            raise ApiError(f"GET {path} broke off: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
 
     def everything(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Every item of a cursor list."""

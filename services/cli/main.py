@@ -7,7 +7,7 @@ from rich.console import Console
 
 from deploy.local.errors import StackError
 from deploy.local.models.errors import ModelError
-from services.cli import ask, doctor, improve, jobs, keys, models, stack, train
+from services.cli import ask, doctor, export, improve, jobs, keys, models, stack, train
 from services.cli.client import ApiError
 from services.cli.corpus import NothingToUpload
 
@@ -22,6 +22,7 @@ cli.command("status")(stack.status)
 cli.command("doctor")(doctor.doctor)
 cli.command("improve")(improve.improve)
 cli.command("train")(train.train)
+cli.command("export")(export.export)
 cli.command("ask")(ask.ask)
 cli.add_typer(jobs.app, name="jobs")
 cli.add_typer(models.app, name="models")

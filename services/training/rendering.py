@@ -50,6 +50,11 @@ class Renderer:
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
+def is_base_model(models_dir: Path, name: str) -> bool:
+    """Whether a folder of that name lies with the models; `name` is a label, never a path."""
+    return models_dir.is_dir() and any(path.name == name for path in models_dir.iterdir())
+
+
 def model_folder(models_dir: Path, base_model: str) -> Path:
     """The base model's folder; BaseModelNotFound for an unknown id and for one that points out of the models."""
     there = models_dir.iterdir() if models_dir.is_dir() else ()

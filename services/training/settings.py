@@ -35,6 +35,11 @@ class TrainingSettings(Settings):
         return self.home / "work" / "training"
 
     @property
+    def exports_dir(self) -> Path:
+        """Working folders of models being exported."""
+        return self.home / "work" / "exports"
+
+    @property
     def imports_dir(self) -> Path:
         """Working folders of adapters being checked."""
         return self.home / "work" / "adapters"

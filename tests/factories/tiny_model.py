@@ -1,10 +1,12 @@
 """A base model small enough for tests: a random Llama of two layers that reads single characters."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 _TEMPLATE = (
     "{% for m in messages %}{{ '<s>' + m['role'] + ':' + m['content'] + '</s>\n' }}{% endfor %}"
@@ -40,4 +42,18 @@ def make_tiny_model(folder: Path, *, seed: int = 0) -> Path:
         initializer_range=0.2,
     )
     LlamaForCausalLM(config).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def make_adapter(base: Path, folder: Path, **config: Any) -> Path:
+    """What peft saves of an adapter on every linear layer, filled so that it changes every answer."""
+    torch.manual_seed(1)
+    shape = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**shape | config))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+        if "magnitude" in name:
+            parameter.data *= 1 + 0.1 * torch.rand_like(parameter)
+    model.save_pretrained(folder)
     return folder

@@ -1,0 +1,1 @@
+"""Models as files that other programs load: the adapter alone, merged into its base model, or as GGUF."""

@@ -1,0 +1,151 @@
+"""The model card of an export (README.md): what it is, what it learned from and how, how it scored, what it is for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from services.training.export.repository import DataSource, Weights
+from services.training.recipe import Recipe
+
+_KINDS = {
+    "adapter": ("adapter", "peft", "LoRA adapter for {base}"),
+    "merged": ("merge", "transformers", "{base} with a LoRA adapter merged in"),
+    "whole": ("finetune", "transformers", "{base}, fine-tuned"),
+}
+"""kind → the Hub's word for the relation to the base, the library that loads it, the title."""
+_LOADING = {
+    "adapter": """\
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained("path/to/{base}")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+With vLLM:
+```
+vllm serve path/to/{base} --enable-lora --max-lora-rank {rank} --lora-modules tuned=path/to/this/folder
+```""",
+    "merged": """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```""",
+}
+
+
+def model_card(weights: Weights, base: Path, form: str, data: list[DataSource], measured: dict[str, Any]) -> str:
+    """The card in Hugging Face's form. `form` is the export's format, `measured` what the merge was measured to be."""
+    whole = weights.recipe.get("tune") == "full"
+    relation, library, title = _KINDS["whole" if whole else form]
+    licence, provenance = _base_facts(base)
+    front = {
+        "base_model": weights.base_model,
+        "base_model_relation": relation,
+        "library_name": library,
+        "license": licence or "other",
+        "pipeline_tag": "text-generation",
+        "tags": ["uplift", *([] if whole else ["lora"]), str(weights.recipe.get("objective", "supervised"))],
+    }
+    parts = [
+        "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in front.items()), "---"]),
+        f"# {title.format(base=weights.base_model)}",
+        _identity(weights, licence, provenance),
+        "## Use\n" + _use(weights),
+        _LOADING[form].format(base=weights.base_model, rank=weights.recipe.get("rank", 16)),
+        "## Training data\n" + _data(weights, data),
+        "## Recipe\n" + _recipe(weights),
+        "## Scores\n" + _scores(weights),
+    ]
+    if measured:
+        parts.append("## Fidelity\n" + _fidelity(measured))
+    return "\n\n".join(parts) + "\n"
+
+
+def _identity(weights: Weights, licence: str | None, provenance: str) -> str:
+    said = [f"Known here as `{weights.model_id}`, made {weights.created_at:%Y-%m-%d}."]
+    if weights.step is not None:
+        said.append(f"These are the weights of step {weights.step}, not of the end of the run.")
+    if licence:
+        said.append(f"The base model's licence, {licence}, goes on to hold for what is derived from it.")
+    else:
+        said.append("The base model's folder names no licence: look it up before passing this on.")
+    return " ".join(said) + (f"\n\nBase model: {provenance}." if provenance else "")
+
+
+def _use(weights: Weights) -> str:
+    if weights.job is None:
+        return "This adapter was uploaded; where it comes from and what it is meant for is not known here."
+    said = (
+        "Meant to answer questions of the domain that it was trained on, in the manner of its training answers, and "
+        "judged on that alone. It is not meant for anything else; the base model's limits and errors remain, and "
+        "nothing was done here to make it safe or fair. Whoever relies on an answer should check it."
+    )
+    prompt = {name: value for name, value in weights.job.prompt.items() if value}
+    if prompt:
+        said += (
+            "\n\nIt was trained under this prompt layout, and answers best under it:\n"
+            f"```json\n{json.dumps(prompt, indent=2, ensure_ascii=False)}\n```"
+        )
+    return said
+
+
+def _data(weights: Weights, data: list[DataSource]) -> str:
+    if weights.job is None:
+        return "Not known here."
+    lines = [f"- {one.what}: " + (f"sha256 `{one.sha256}`" if one.sha256 else "deleted since") for one in data]
+    if weights.job.init_adapter_id:
+        lines.append(f"- continued from the weights `{weights.job.init_adapter_id}`, which had data of their own")
+    return "\n".join(lines)
+
+
+def _recipe(weights: Weights) -> str:
+    if weights.job is None:
+        return f"Not known here; its shape: `{json.dumps(weights.recipe)}`."
+    default = Recipe().model_dump(mode="json")
+    differences = {name: value for name, value in weights.recipe.items() if default.get(name) != value}
+    return (
+        "Differences to the platform's default recipe:\n"
+        f"```json\n{json.dumps(differences, indent=2)}\n```\n"
+        f"All of it:\n```json\n{json.dumps(weights.recipe, indent=2)}\n```"
+    )
+
+
+def _scores(weights: Weights) -> str:
+    """Losses are mean nats per completion token."""
+    wanted = {
+        "best_step": "best step",
+        "steps": "steps",
+        "step": "step",
+        "valid_loss": "validation loss (nats per completion token)",
+        "full_valid_loss": "validation loss on all validation examples",
+        "valid_mean_token_accuracy": "validation token accuracy",
+        "train_loss": "last training loss",
+    }
+    found = {label: weights.metrics.get(name) for name, label in wanted.items()}
+    rows = [f"| {label} | {_number(value)} |" for label, value in found.items() if value is not None]
+    return "\n".join(["| score | value |", "|---|---|", *rows]) if rows else "None were measured here."
+
+
+def _fidelity(measured: dict[str, Any]) -> str:
+    return (
+        f"Written as {measured['dtype']}. Beside the model as it was trained, computed in float32, the largest "
+        f"difference of any logit on a fixed text of {measured['positions']} tokens is "
+        f"{measured['largest_logit_difference']:.3g} (their standard deviation is {measured['logit_spread']:.3g}); "
+        f"the likeliest next token is the same at {measured['same_next_tokens']} of {measured['positions']} places."
+    )
+
+
+def _base_facts(base: Path) -> tuple[str | None, str]:
+    """Licence (as the Hub spells it) and provenance, as noted when the platform fetched the model."""
+    note = base / "uplift.json"
+    facts = json.loads(note.read_text()) if note.is_file() else {}
+    licence = facts.get("licence")
+    return (str(licence).lower() if licence else None), str(facts.get("provenance", ""))
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,131 @@
+"""One export from the stored weights to a file of the project: gather or merge, write the card, pack, keep."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from services.training.child import supervise
+from services.training.errors import TrainingChildStopped
+from services.training.export import repository
+from services.training.export.card import model_card
+from services.training.export.order import Advanced, Exported, ExportEvent, ExportOrder, parse_event
+from services.training.export.packing import pack
+from services.training.rendering import model_folder
+from services.training.settings import TrainingSettings, child_environment
+from shared import quotas
+from shared.files import add_file
+from shared.jobs import HandOver, JobCancelled, JobContext
+from shared.messages import ExportModel
+
+PURPOSE = "fine-tune-results"
+_CHILD = "services.training.lora.export_model"
+_GRACE_SECONDS = 5.0
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "tokenizer.model", "vocab.json", "merges.txt"),
+)
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class ModelExport:
+    """One attempt at one export. It starts anew each time; no working folder is left behind, however it ends."""
+
+    def __init__(self, context: JobContext, command: ExportModel) -> None:
+        self._context, self._command = context, command
+        settings = context.wiring.settings
+        assert isinstance(settings, TrainingSettings), "the training worker is wired with TrainingSettings"
+        self._settings = settings
+        with context.transaction() as session:
+            self._weights = repository.weights(session, command.weights_id)
+        self._base = model_folder(settings.models_dir, self._weights.base_model)
+        self._folder = settings.exports_dir / context.job.id
+
+    def run(self) -> None:
+        """Fill a folder with the wanted files and keep it as one file."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        output = self._folder / "output"
+        output.mkdir(parents=True)
+        try:
+            measured = self._fill(output)
+            self._context.check()
+            self._keep(output, measured)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _fill(self, output: Path) -> dict[str, Any]:
+        """Weights, tokenizer and card; answers what was measured of them."""
+        stored = self._context.wiring.storage.local_folder(self._context.project_id, self._weights.blob_key)
+        whole = not (stored / "adapter_config.json").is_file()
+        measured: dict[str, Any] = {}
+        if self._command.format == "adapter":
+            for name in _ADAPTER_FILES:
+                shutil.copyfile(stored / name, output / name)
+        else:
+            exported = self._run_child(stored, output, whole=whole)
+            measured = exported.model_dump(mode="json", exclude={"event"})
+        for name in _TOKENIZER_FILES:
+            # checkpoints and uploaded adapters come without a tokenizer: it is the base model's
+            source = (stored if (stored / "tokenizer.json").is_file() else self._base) / name
+            if source.is_file():
+                shutil.copyfile(source, output / name)
+        with self._context.transaction() as session:
+            data = repository.data_sources(session, self._weights)
+        card = model_card(self._weights, self._base, self._command.format, data, measured)
+        (output / "README.md").write_text(card)
+        return measured
+
+    def _run_child(self, stored: Path, output: Path, *, whole: bool) -> Exported:
+        order = ExportOrder(
+            model_dir=stored if whole else self._base,
+            adapter_dir=None if whole else stored,
+            dtype=self._command.dtype,
+            output_dir=output,
+            home=self._settings.home,
+        )
+        order_file = self._folder / "order.json"
+        order_file.write_text(order.model_dump_json())
+        try:
+            return supervise(
+                _CHILD,
+                order_file,
+                environment=child_environment() | {"CUDA_VISIBLE_DEVICES": ""},
+                parse=parse_event,
+                last=Exported,
+                on_event=self._hear,
+                wish=self._context.should_stop,
+                grace_seconds=_GRACE_SECONDS,
+            )
+        except TrainingChildStopped as stopped:
+            if stopped.wish == "cancel":
+                raise JobCancelled(self._context.job.id) from stopped
+            raise HandOver(stopped.wish) from stopped
+
+    def _hear(self, event: ExportEvent) -> None:
+        if isinstance(event, Advanced):
+            self._context.progress(event.done, event.total, "parts", event.message)
+            self._context.event(event.message)
+
+    def _keep(self, output: Path, measured: dict[str, Any]) -> None:
+        """Pack, store, and end the job with the file's row."""
+        context, packed = self._context, self._folder / "packed.zip"
+        context.event("Packing the files.")
+        pack(output, packed)
+        filename = f"{_NOT_IN_NAMES.sub('-', self._command.model)}.{self._command.format}.zip"
+        with (
+            packed.open("rb") as content,
+            context.wiring.storage.staged(context.project_id, content) as staged,
+            context.transaction() as session,
+        ):
+            quotas.claim_storage(session, context.project_id, staged.blob.size, self._settings)
+            row = add_file(session, staged, context.project_id, filename=filename, purpose=PURPOSE)
+            result = {
+                "file_id": row.id,
+                "filename": row.filename,
+                "bytes": row.bytes,
+                "sha256": row.sha256,
+                "model": self._command.model,
+                "format": self._command.format,
+            }
+            context.succeed(session, result | measured)

@@ -1,0 +1,119 @@
+"""Every query of exports: from a model id to the weights that answer under it, and what is known of them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from services.training.export.errors import ModelNotFound, NothingToExport
+from services.training.tables import AdapterRow, CheckpointRow, TrainingJob
+from shared import read_models as others
+from shared.jobs.tables import Job
+from shared.messages import DeleteWeights
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An adapter's, a checkpoint's or a whole fine-tuned model's weights, and where they come from."""
+
+    id: str
+    model_id: str
+    base_model: str
+    blob_key: str
+    recipe: dict[str, Any]
+    metrics: dict[str, Any]
+    created_at: datetime
+    job: TrainingJob | None
+    """None for uploaded adapters."""
+    step: int | None
+    """Of a checkpoint."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What was learned from: its id here, and the sha256 of its content, None once it is deleted."""
+
+    what: str
+    sha256: str | None
+
+
+def weights_of_model(session: Session, model: str) -> Weights:
+    """The weights behind a model id; a variant's or a release's are its adapter's.
+
+    ModelNotFound where nothing of the project has the id, NothingToExport where it has no weights of its own.
+    """
+    found = _by(session, model_id=model)
+    if found is not None:
+        return found
+    variants, releases = others.variants, others.releases
+    released = sa.select(releases.c.variant_id).where(releases.c.model_id == model).scalar_subquery()
+    query = sa.select(variants.c.adapter_id, variants.c.base_model)
+    row = session.execute(query.where(sa.or_(variants.c.model_id == model, variants.c.id == released))).first()
+    if row is None:
+        raise ModelNotFound(
+            f"There is no fine-tuned model {model!r} in this project. GET /v1/models lists what there is.",
+            param="model",
+        )
+    if row.adapter_id is None:
+        raise NothingToExport(
+            f"{model} is {row.base_model} with a prompt: it has no adapter, so there are no weights to export. Its "
+            "prompt is at GET /v1/variants.",
+            param="model",
+        )
+    return weights(session, row.adapter_id)
+
+
+def weights(session: Session, weights_id: str) -> Weights:
+    """The weights of that id; ModelNotFound once they are deleted."""
+    found = _by(session, id=weights_id)
+    if found is None:
+        raise ModelNotFound(f"The weights {weights_id} are gone.", param="model")
+    return found
+
+
+def data_sources(session: Session, weights: Weights) -> list[DataSource]:
+    """The dataset or files that the weights learned from, with their hashes as far as they are still here."""
+    job = weights.job
+    if job is None:
+        return []
+    named = [
+        ("dataset", job.dataset_id, others.datasets),
+        ("training file", job.training_file, others.files),
+        ("validation file", job.validation_file, others.files),
+    ]
+    found = []
+    for word, name, table in named:
+        if name is not None:
+            sha256 = session.execute(sa.select(table.c.sha256).where(table.c.id == name)).scalar_one_or_none()
+            found.append(DataSource(f"{word} `{name}`", sha256))
+    return found
+
+
+def _by(session: Session, **wanted: str) -> Weights | None:
+    adapter = session.scalars(sa.select(AdapterRow).filter_by(**wanted).where(_there(AdapterRow.id))).one_or_none()
+    if adapter is not None:
+        job = session.get(TrainingJob, adapter.job_id)
+        return _weights(adapter, job, adapter.recipe, None)
+    checkpoint = session.scalars(
+        sa.select(CheckpointRow).filter_by(**wanted).where(_there(CheckpointRow.id))
+    ).one_or_none()
+    if checkpoint is None:
+        return None
+    job = session.get(TrainingJob, checkpoint.job_id)
+    return _weights(checkpoint, job, job.recipe if job else {}, checkpoint.step)
+
+
+def _weights(
+    row: AdapterRow | CheckpointRow, job: TrainingJob | None, recipe: dict[str, Any], step: int | None
+) -> Weights:
+    return Weights(row.id, row.model_id, row.base_model, row.blob_key, recipe, row.metrics, row.created_at, job, step)
+
+
+def _there(weights_id: Any) -> sa.ColumnElement[bool]:
+    """Its deletion is not ordered: what somebody ordered to delete is gone at once."""
+    ordered = sa.exists().where(
+        Job.kind == DeleteWeights.kind, Job.subject_id == weights_id, Job.status.not_in({"failed", "cancelled"})
+    )
+    return ~ordered

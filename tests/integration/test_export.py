@@ -1,0 +1,254 @@
+"""Exports through the real routes, database and child process: what comes out loads in plain peft and transformers."""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import torch
+from fastapi import Request
+from fastapi.testclient import TestClient
+from peft import PeftModel
+from sqlalchemy.orm import Session
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from services.data.routes import router as files
+from services.generation.routes import router as generation
+from services.training.export.handlers import JOB_HANDLERS
+from services.training.export.routes import router as exports
+from services.training.recipe import Recipe
+from services.training.settings import TrainingSettings
+from services.training.tables import AdapterRow, CheckpointRow, TrainingJob
+from shared import jobs
+from shared.files import store_file
+from shared.ids import new_id
+from shared.jobs.routes import router as jobs_router
+from shared.jobs.runner import JobRunner
+from shared.messages import TrainAdapter
+from shared.settings import Settings
+from shared.web import Caller, create_app
+from shared.wiring import Wiring
+from tests.factories.tiny_model import make_adapter, make_tiny_model
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+BASE = "org--tiny"
+DATA = b"what was learned"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exports-home")
+    make_tiny_model(folder / "models" / BASE)
+    note = {"licence": "Apache-2.0", "provenance": "a random model"}
+    (folder / "models" / BASE / "uplift.json").write_text(json.dumps(note))
+    return folder
+
+
+@pytest.fixture
+def parts(wiring: Wiring, settings: Settings, home: Path) -> Wiring:
+    return replace(wiring, settings=TrainingSettings(**settings.model_dump() | {"home": home}))
+
+
+@pytest.fixture
+def client(parts: Wiring, project_id: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    monkeypatch.setenv("UPLIFT_HOME", str(home))
+
+    def access(request: Request, _parts: Wiring) -> Caller:
+        return Caller(project_id, "tests", "org", "key", ("write",), "req")
+
+    unclosed = replace(parts)
+    unclosed.close = lambda: None  # type: ignore[method-assign]
+    routers = [generation, exports, jobs_router, files]
+    with TestClient(create_app("t", routers, wiring_factory=lambda: unclosed, access=access)) as open_client:
+        yield open_client
+
+
+class Exporting:
+    """Keeps weights as training would, orders exports, and runs their jobs."""
+
+    def __init__(self, client: TestClient, parts: Wiring, project_id: str) -> None:
+        self.client, self.parts, self.project_id = client, parts, project_id
+        self._runner = JobRunner(parts, JOB_HANDLERS, worker="test")
+
+    def keep(self, folder: Path, recipe: dict[str, Any] | None = None, step: int | None = None) -> str:
+        """With a training job behind them that learned from one file. Answers the model id."""
+        name, job_id = new_id("ad_"), new_id("ftjob-")
+        row: AdapterRow | CheckpointRow
+        same: dict[str, Any] = {
+            "id": name,
+            "project_id": self.project_id,
+            "model_id": f"ft:{BASE}:p::{name[-8:]}",
+            "base_model": BASE,
+            "blob_key": self.parts.storage.put_folder(self.project_id, folder).key,
+            "job_id": job_id,
+        }
+        if step is None:
+            more = {
+                "dataset_id": None,
+                "recipe": Recipe.from_differences(recipe or {"rank": 4}).model_dump(mode="json"),
+                "train_seconds": 1.0,
+                "trained_tokens": 9,
+            }
+            row = AdapterRow(**same, **more, metrics={"valid_loss": 1.5, "best_step": 2, "steps": 3})
+        else:
+            row = CheckpointRow(**same, step=step, metrics={"valid_loss": 1.5})
+        with self.parts.database.transaction(self.project_id) as session:
+            jobs.send(session, self.project_id, TrainAdapter(training_job_id=job_id), job_id=job_id)
+            session.add(self._training_job(session, job_id, recipe or {}))
+            session.flush()
+            session.add(row)
+        return str(same["model_id"])
+
+    def _training_job(self, session: Session, job_id: str, recipe: dict[str, Any]) -> TrainingJob:
+        data = store_file(
+            session, self.parts.storage, self.project_id, filename="d.jsonl", purpose="fine-tune", chunks=DATA
+        )
+        return TrainingJob(
+            id=job_id,
+            project_id=self.project_id,
+            base_model=BASE,
+            training_file=data.id,
+            recipe=Recipe.from_differences(recipe).model_dump(mode="json"),
+            seed=0,
+            prompt={"system": "Answer briefly.", "shots": []},
+            metadata_={},
+        )
+
+    def order(self, model: str, **body: Any) -> Any:
+        return self.client.post(f"/v1/models/{model}/export", json=body)
+
+    def done(self, model: str, **body: Any) -> dict[str, Any]:
+        """The job once it has run."""
+        ordered = self.order(model, **body)
+        assert ordered.status_code == 200, ordered.text
+        self._runner.run(self.project_id, ordered.json()["id"])
+        job: dict[str, Any] = self.client.get(f"/v1/jobs/{ordered.json()['id']}").json()
+        return job
+
+    def unpacked(self, folder: Path, model: str, **body: Any) -> tuple[Path, dict[str, Any]]:
+        """The folder that the export holds, and the job's result."""
+        job = self.done(model, **body)
+        assert job["status"] == "succeeded", job
+        result: dict[str, Any] = job["result"]
+        content = self.client.get(f"/v1/files/{result['file_id']}/content").content
+        assert len(content) == result["bytes"]
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            packed.extractall(folder)
+        return folder, result
+
+
+@pytest.fixture
+def exporting(client: TestClient, parts: Wiring, project_id: str) -> Exporting:
+    return Exporting(client, parts, project_id)
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = model.eval()(input_ids=torch.arange(3, 60)[None]).logits
+    return found
+
+
+def beside_the_base(home: Path, adapter: Path) -> torch.Tensor:
+    base = AutoModelForCausalLM.from_pretrained(home / "models" / BASE, dtype=torch.float32)
+    return logits(PeftModel.from_pretrained(base, str(adapter)))
+
+
+def test_exports_an_adapter_that_plain_peft_loads(exporting: Exporting, home: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(home / "models" / BASE, tmp_path / "adapter")
+    folder, result = exporting.unpacked(tmp_path / "out", exporting.keep(adapter))
+    assert torch.equal(beside_the_base(home, folder), beside_the_base(home, adapter))
+    assert AutoTokenizer.from_pretrained(folder).encode("ab") == AutoTokenizer.from_pretrained(
+        home / "models" / BASE
+    ).encode("ab")
+    assert result["format"] == "adapter"
+    assert result["filename"].endswith(".adapter.zip")
+    assert ":" not in result["filename"]
+    card = (folder / "README.md").read_text()
+    assert 'license: "apache-2.0"' in card
+    assert "| validation loss (nats per completion token) | 1.5000 |" in card
+    assert hashlib.sha256(DATA).hexdigest() in card
+    assert '"system": "Answer briefly."' in card
+    assert '"rank": 4' in card.split("All of it")[0], "the differences to the default recipe"
+    assert not list((home / "work" / "exports").iterdir()), "no working folder is left"
+
+
+def test_exports_a_merged_model_that_answers_as_the_adapter_does(
+    exporting: Exporting, home: Path, tmp_path: Path
+) -> None:
+    adapter = make_adapter(home / "models" / BASE, tmp_path / "adapter", use_dora=True)
+    folder, result = exporting.unpacked(tmp_path / "out", exporting.keep(adapter), format="merged")
+    expected = beside_the_base(home, adapter)
+    assert not (folder / "adapter_config.json").exists()
+    found = logits(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+    assert float((found - expected).abs().max()) < 1e-4
+    assert (result["dtype"], result["same_next_tokens"]) == ("float32", result["positions"])
+    assert result["largest_logit_difference"] < 1e-4
+    base = logits(AutoModelForCausalLM.from_pretrained(home / "models" / BASE, dtype=torch.float32))
+    assert float((base - expected).abs().max()) > 0.1, "the adapter changes something"
+
+
+def test_exports_a_checkpoint_and_says_which_step_it_is(exporting: Exporting, home: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(home / "models" / BASE, tmp_path / "adapter")
+    folder, _ = exporting.unpacked(tmp_path / "out", exporting.keep(adapter, step=7))
+    assert "weights of step 7" in (folder / "README.md").read_text()
+
+
+def test_exports_a_wholly_tuned_model_merged_only(exporting: Exporting, home: Path, tmp_path: Path) -> None:
+    whole = make_tiny_model(tmp_path / "whole", seed=5)
+    model = exporting.keep(whole, recipe={"tune": "full"})
+    refused = exporting.order(model).json()["error"]
+    assert (refused["code"], refused["param"]) == ("format_not_possible", "format")
+    folder, result = exporting.unpacked(tmp_path / "out", model, format="merged")
+    expected = logits(AutoModelForCausalLM.from_pretrained(whole))
+    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(folder)), expected)
+    assert result["largest_logit_difference"] == 0
+
+
+def test_exports_the_adapter_of_a_variant_and_of_its_release(
+    exporting: Exporting, client: TestClient, home: Path, tmp_path: Path
+) -> None:
+    adapter = make_adapter(home / "models" / BASE, tmp_path / "adapter")
+    model = exporting.keep(adapter)
+    with exporting.parts.database.transaction(exporting.project_id) as session:
+        row_id = session.scalars(sa.select(AdapterRow.id).where(AdapterRow.model_id == model)).one()
+    variant = client.post("/v1/variants", json={"name": "v", "base_model": BASE, "adapter": row_id}).json()
+    client.post("/v1/releases", json={"model_id": "support", "variant": variant["id"]})
+    first, _ = exporting.unpacked(tmp_path / "variant", variant["model"])
+    second, result = exporting.unpacked(tmp_path / "release", "support")
+    assert (first / "adapter_model.safetensors").read_bytes() == (second / "adapter_model.safetensors").read_bytes()
+    assert result["filename"] == "support.adapter.zip"
+
+
+def test_refuses_what_has_no_weights_of_its_own(exporting: Exporting, client: TestClient) -> None:
+    variant = client.post("/v1/variants", json={"name": "p", "base_model": BASE}).json()
+    for model, status, code in (
+        (BASE, 400, "nothing_to_export"),
+        (variant["model"], 400, "nothing_to_export"),
+        ("ft:nobody:knows::this", 404, "model_not_found"),
+    ):
+        answer = exporting.order(model)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
+
+
+def test_refuses_formats_and_types_that_it_does_not_have(exporting: Exporting, home: Path, tmp_path: Path) -> None:
+    model = exporting.keep(make_adapter(home / "models" / BASE, tmp_path / "adapter"))
+    assert exporting.order(model, format="onnx").json()["error"]["param"] == "format"
+    assert exporting.order(model, dtype="float16").json()["error"]["param"] == "dtype"
+
+
+def test_ends_with_a_name_when_the_weights_were_deleted_meanwhile(
+    exporting: Exporting, home: Path, tmp_path: Path
+) -> None:
+    model = exporting.keep(make_adapter(home / "models" / BASE, tmp_path / "adapter"))
+    ordered = exporting.order(model).json()
+    with exporting.parts.database.transaction(exporting.project_id) as session:
+        session.execute(sa.delete(AdapterRow).where(AdapterRow.model_id == model))
+    exporting._runner.run(exporting.project_id, ordered["id"])
+    job = exporting.client.get(f"/v1/jobs/{ordered['id']}").json()
+    assert (job["status"], job["error"]["code"]) == ("failed", "model_not_found")
