@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     queue_limit_batch: int = 512
     """Waiting live requests per queue; one more answers 429 with Retry-After."""
     database_pool: int = 8
+    compute_threads: Annotated[int, Field(ge=1)] | None = None
+    """Threads that every heavy worker computes with, instead of what is free just then: sums are then equal to the bit
+    from run to run."""
     log_level: str = "INFO"
     allowed_hosts: list[str] = ["127.0.0.1", "localhost", "::1"]
 

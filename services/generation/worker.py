@@ -38,7 +38,7 @@ def _load(settings: GenerationSettings, name: str) -> GenerationEngine:
 
     @contextlib.contextmanager
     def share() -> Iterator[Callable[[], int]]:
-        with ComputeShare(settings.home, "generation") as own:
+        with ComputeShare(settings.home, "generation", fixed=settings.compute_threads) as own:
             yield own.threads
 
     engine = Engine(folder, share=share, died=_leave, max_batch=settings.max_batch)

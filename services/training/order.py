@@ -28,6 +28,8 @@ class TrainingOrder(_Message):
     checkpoint_dir: Path
     output_dir: Path
     home: Path
+    threads: int | None = None
+    """How many to compute with; None uses what is free just then."""
     data_sha256: str
     """Hash of the training data, for the model card and so that no checkpoint of other data is resumed."""
     recorded_step: int = 0

@@ -57,7 +57,8 @@ def child_environment() -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": "33554432",
         "MALLOC_TRIM_THRESHOLD_": "4000000000",
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-        # OpenMP's threads spin at every barrier; when another process holds a core that is minutes lost. Measured on
-        # 2 busy cores: 3 to 30 s a pass with the default, 2.5 s at 20,000 spins, 1 s at 1,000
-        "GOMP_SPINCOUNT": "1000",
+        # OpenMP's threads spin at every barrier before they sleep. Woken from sleep at each of a step's thousands of
+        # barriers, two threads are no faster than one (docs/lab-notebook.md); but who spins while another process holds
+        # the core that all wait for loses minutes, so the compute share leaves busy cores alone
+        "GOMP_SPINCOUNT": "30000",
     }

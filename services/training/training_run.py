@@ -110,6 +110,7 @@ class TrainingRun:
             checkpoint_dir=folder / "checkpoints",
             output_dir=folder / "output",
             home=self._settings.home,
+            threads=self._settings.compute_threads,
             data_sha256=rows.sha256,
             recorded_step=recorded,
         )

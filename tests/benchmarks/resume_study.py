@@ -143,6 +143,7 @@ class Run:
             checkpoint_dir=folder / "checkpoints",
             output_dir=folder / "output",
             home=study.work / "home",
+            threads=os.cpu_count(),
             data_sha256="data",
         )
         (folder / "order.json").write_text(self.order.model_dump_json())

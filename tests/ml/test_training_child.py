@@ -42,6 +42,7 @@ def write_order(folder: Path, model_dir: Path, recipe: Recipe, rows: list[tuple[
         checkpoint_dir=folder / "checkpoints",
         output_dir=folder / "output",
         home=folder / "home",
+        threads=1,
         data_sha256="data",
     )
     path = folder / "order.json"

@@ -43,7 +43,7 @@ def main(order_file: Path, parent: int | None = None) -> int:
     transformers.logging.disable_progress_bar()
     order = TrainingOrder.model_validate_json(order_file.read_text())
     try:
-        with ComputeShare(order.home, "training") as share:
+        with ComputeShare(order.home, "training", fixed=order.threads) as share:
             train(order, share, stop)
     except StoppedEarly:
         return HANDED_OVER
