@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
 from services.training.errors import OutOfMemory, TrainingChildDied, TrainingChildStopped, error_named
 from services.training.exhaustion import MEMORY_ADVICE, killed_for_memory, says_no_memory
-from services.training.order import HANDED_OVER, ChildEvent, Failed, Finished, parse_event
+from services.training.order import HANDED_OVER, MEETING, ChildEvent, Failed, Finished, parse_event
+from services.training.settings import rank_environment
 
 _POLL_SECONDS = 0.2
 _STDERR_TAIL = 2000
@@ -34,8 +36,9 @@ def run_child(
     wish: Callable[[], str | None],
     grace_seconds: float,
     module: str = _CHILD,
+    processes: int = 1,
 ) -> Finished:
-    """Train as the order says; events arrive in this thread, in order.
+    """Train as the order says, in so many processes together; events arrive in this thread, in order.
 
     `wish` is asked several times a second: "cancel" kills, any other wish has the child save and stop
     (TrainingChildStopped). Raises the named error that the child reported, OutOfMemory when the kernel killed it
@@ -50,6 +53,7 @@ def run_child(
         on_event=on_event,
         wish=wish,
         grace_seconds=grace_seconds,
+        processes=processes,
     )
 
 
@@ -63,19 +67,21 @@ def supervise(
     on_event: Callable[[Event], None],
     wish: Callable[[], str | None],
     grace_seconds: float,
+    processes: int = 1,
 ) -> Last:
     """Run `python -m module ORDER PARENT`, whose lines `parse` reads; answers its `last` event. See `run_child`."""
     log = order_file.with_name("child.log")
     kills_before = memory_kills()
-    with _started(module, order_file, environment, log) as child:
-        finished = _follow(child, parse, last, on_event, wish, grace_seconds)
-        status = child.wait()
+    with _started(module, order_file, environment, log, processes) as ranks:
+        finished = _follow(ranks, parse, last, on_event, wish, grace_seconds)
+        statuses = [child.wait() for child in ranks.children]
+    status = statuses[0]
     if finished is not None and status == 0:
         return finished
-    if status == -signal.SIGKILL and memory_kills() > kills_before:
+    if -signal.SIGKILL in statuses and memory_kills() > kills_before:
         raise killed_for_memory()
     words = _tail(log)
-    if status == -signal.SIGABRT and says_no_memory(words):  # C++ has no memory left even to say so
+    if -signal.SIGABRT in statuses and says_no_memory(words):  # C++ has no memory left even to say so
         raise OutOfMemory(f"Memory ran out. {MEMORY_ADVICE}")
     raise TrainingChildDied(f"The training process ended with status {status}. Its last words:\n{words}")
 
@@ -89,16 +95,32 @@ def memory_kills() -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class _Ranks:
+    """The processes of one training, in the first one's process group, and what they all write to."""
+
+    children: list[subprocess.Popen[bytes]]
+    output: IO[bytes]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal them and all they started; gone is as good."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.children[0].pid, number)
+
+    def one_was_killed(self) -> bool:
+        return any((child.poll() or 0) < 0 for child in self.children)
+
+
 def _follow(
-    child: subprocess.Popen[bytes],
+    ranks: _Ranks,
     parse: Callable[[bytes], Event],
     last: type[Last],
     on_event: Callable[[Event], None],
     wish: Callable[[], str | None],
     grace_seconds: float,
 ) -> Last | None:
-    """Hand on events until the child closes its output; answers its last word."""
-    events = _reader(child.stdout)
+    """Hand on events until the output is closed; answers the last word."""
+    events = _reader(ranks.output)
     finished: Last | None = None
     stop: tuple[str, float] | None = None
     while True:
@@ -106,12 +128,15 @@ def _follow(
             stop = (wanted, time.monotonic() + grace_seconds)
             if wanted == "cancel":
                 raise TrainingChildStopped(wanted, saved=False)
-            _signal_group(child, signal.SIGTERM)
+            ranks.signal(signal.SIGTERM)
         if stop is not None and time.monotonic() > stop[1]:
             raise TrainingChildStopped(stop[0], saved=False)
         try:
             line = events.get(timeout=_POLL_SECONDS)
         except queue.Empty:
+            if ranks.one_was_killed():
+                ranks.signal(signal.SIGKILL)  # the others would wait for it
+                break
             continue
         if line is None:
             break
@@ -122,36 +147,41 @@ def _follow(
             finished = event
         on_event(event)
     if stop is not None and finished is None:
-        raise TrainingChildStopped(stop[0], saved=child.wait() == HANDED_OVER)
+        raise TrainingChildStopped(stop[0], saved=ranks.children[0].wait() == HANDED_OVER)
     return finished
 
 
 @contextmanager
 def _started(
-    module: str, order_file: Path, environment: Mapping[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as errors:
-        child = subprocess.Popen(
-            [sys.executable, "-m", module, str(order_file), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=dict(environment),
-            cwd=_ROOT,
-            start_new_session=True,
-        )
+    module: str, order_file: Path, environment: Mapping[str, str], log: Path, processes: int
+) -> Iterator[_Ranks]:
+    order_file.with_name(MEETING).unlink(missing_ok=True)
+    read, write = os.pipe()
+    ranks = _Ranks([], os.fdopen(read, "rb"))
     try:
-        yield child
+        with os.fdopen(write, "wb") as output, log.open("wb") as errors:
+            for rank in range(processes):
+                child = subprocess.Popen(
+                    [sys.executable, "-m", module, str(order_file), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=errors,
+                    env=dict(environment) | rank_environment(rank, processes),
+                    cwd=_ROOT,
+                    process_group=ranks.children[0].pid if ranks.children else 0,
+                )
+                ranks.children.append(child)
+        yield ranks
     finally:
-        _signal_group(child, signal.SIGKILL)
-        child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
+        if ranks.children:
+            ranks.signal(signal.SIGKILL)
+        for child in ranks.children:
+            child.wait()
+        ranks.output.close()
 
 
-def _reader(stream: IO[bytes] | None) -> "queue.Queue[bytes | None]":
+def _reader(stream: IO[bytes]) -> "queue.Queue[bytes | None]":
     """Lines of the stream, then None, read by a thread of its own so that the child never waits for us."""
-    assert stream is not None
     lines: queue.Queue[bytes | None] = queue.Queue()
 
     def read() -> None:
@@ -163,12 +193,6 @@ def _reader(stream: IO[bytes] | None) -> "queue.Queue[bytes | None]":
 
     threading.Thread(target=read, name="training-child-reader", daemon=True).start()
     return lines
-
-
-def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal the child and all it started; gone is as good."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, number)
 
 
 def _tail(log: Path) -> str:

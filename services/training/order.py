@@ -10,6 +10,9 @@ from services.training.recipe import Recipe
 HANDED_OVER = 75
 """The child's exit status after SIGTERM: its checkpoint is written (EX_TEMPFAIL of sysexits.h)."""
 
+MEETING = "meeting"
+"""The file beside the order where several training processes of one machine meet: not there before they start."""
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -74,7 +77,7 @@ class Stepped(_Message):
     """Tokens that went through the model after prefixes were shared."""
     seconds: float
     memory_bytes: int
-    """Peak resident memory of the child so far."""
+    """Peak resident memory of the training processes so far, added up."""
     valid_loss: float | None = None
     """Of at most `max_validation_examples` examples, the same ones each time."""
     valid_loss_error: float | None = None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
+from pydantic_settings import BaseSettings
 
 from shared.settings import Settings
 
@@ -23,6 +24,9 @@ class TrainingSettings(Settings):
     """How long loading an uploaded adapter for its first pass may take."""
     max_line_bytes: int = 4 * 2**20
     """The longest line of an uploaded training file; the data service's limit of the same name."""
+
+    training_processes: Annotated[int, Field(ge=1)] = 1
+    """UPLIFT_TRAINING_PROCESSES: how many processes train one job together, each with a GPU or a part of the cores."""
 
     tensorboard_dir: Path | None = None
     """UPLIFT_TENSORBOARD_DIR: where every run's figures are written as event files too, a folder a job."""
@@ -43,6 +47,25 @@ class TrainingSettings(Settings):
     def imports_dir(self) -> Path:
         """Working folders of adapters being checked."""
         return self.home / "work" / "adapters"
+
+
+class Launch(BaseSettings):
+    """Which of several training processes this is: RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR, as set by
+    `accelerate launch`, `torchrun` or the worker."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    master_addr: str | None = None
+    """Where the processes meet; None where they are of one machine and meet at a file."""
+
+
+def rank_environment(rank: int, processes: int) -> dict[str, str]:
+    """What tells a training process of this machine which one it is; they talk over the loopback device alone."""
+    if processes == 1:
+        return {}
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
+    return {name: str(number) for name, number in numbers.items()} | {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 def child_environment() -> dict[str, str]:

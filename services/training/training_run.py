@@ -57,6 +57,7 @@ class TrainingRun:
                 on_event=self._recorder.hear,
                 wish=self._context.should_stop,
                 grace_seconds=self._settings.training_grace_seconds,
+                processes=self._settings.training_processes,
             )
             end = "finished"
         except TrainingChildStopped as stopped:

@@ -17,6 +17,7 @@ from services.training.lora.base_model import BaseModel
 from services.training.lora.objectives import Objective, score_set
 from services.training.lora.packing import Group, split_batch
 from services.training.lora.plan import Plan
+from services.training.lora.ranks import ALONE, Ranks
 from services.training.lora.samples import drawn, evenly, sample_size
 from services.training.lora.scoring import Tally
 from services.training.lora.surroundings import differences, surroundings
@@ -81,6 +82,7 @@ class Training:
     emit: Callable[[Stepped | StateSaved | CheckpointSaved], None]
     should_stop: Callable[[], bool]
     share: Share
+    ranks: Ranks = ALONE
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -102,12 +104,15 @@ class Training:
     def resume(self) -> int:
         """Go back to the newest whole state of this recipe and data, if there is one; answers its step."""
         found = self._newest_state()
+        self._check_same_step(0 if found is None else found.values["progress"]["step"])
         if found is None:
             return 0
         self.tuned.load(found.tensors["weights"])
         self.best = found.tensors.get("best", {})
         self._load_moments(found.tensors["optimizer"], found.values["progress"]["step"])
-        torch.set_rng_state(found.tensors["random"]["cpu"])
+        random = found.tensors["random"].get(_generator(self.ranks.rank))
+        if random is not None:  # a rank that the state knows nothing of draws as at its start
+            torch.set_rng_state(random)
         self.progress = Progress(**found.values["progress"])
         self.history = found.values["history"]
         self.differs = differences(found.made_with, self._surroundings())
@@ -116,6 +121,10 @@ class Training:
     def _newest_state(self) -> states.State | None:
         found = states.load_newest(self.state_dir)
         return found if found is not None and found.values["identity"] == self._identity() else None
+
+    def _check_same_step(self, step: int) -> None:
+        if self.ranks.any(self.ranks.sum([step])[0] != step * self.ranks.size):
+            raise RuntimeError(f"The ranks find different states in {self.state_dir}: it has to be one folder for all.")
 
     def say_again(self, recorded_step: int) -> None:
         """Emit the steps that came after `recorded_step`, and every checkpoint that still lies here."""
@@ -129,7 +138,7 @@ class Training:
         """Train to the end and leave the best weights in `best`; StoppedEarly after saving when asked to."""
         self.model.whole.train()
         while self.progress.step < self.plan.total_steps and not self.progress.stopped_early:
-            if self.should_stop():
+            if self.ranks.any(self.should_stop()):
                 self.save()
                 raise StoppedEarly
             step = self._sound_step(self.progress.step + 1)
@@ -148,14 +157,18 @@ class Training:
         )
 
     def save(self) -> None:
-        """Write the state of this moment and say so."""
+        """Write the state of this moment and say so; every rank has to come."""
+        generators = self.ranks.gather(torch.get_rng_state())
+        if not self.ranks.leads:
+            return
+        random = {_generator(rank): state for rank, state in enumerate(generators)}
         moments = {
             f"{name}.{moment}": self.optimizer.state[parameter][moment]
             for name, parameter in self.parameters.items()
             if parameter in self.optimizer.state
             for moment in ("exp_avg", "exp_avg_sq")
         }
-        groups = {"weights": self.tuned.tensors(), "optimizer": moments, "random": {"cpu": torch.get_rng_state()}}
+        groups = {"weights": self.tuned.tensors(), "optimizer": moments, "random": random}
         if self.best:
             groups["best"] = self.best
         values = {"identity": self._identity(), "progress": asdict(self.progress), "history": self.history}
@@ -173,10 +186,15 @@ class Training:
             raise NonFiniteLoss(f"{error.message} {self._keep_last_good()} {_REMEDY}") from error
         return step
 
+    def _memory_bytes(self) -> int:
+        return int(self.ranks.sum([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024])[0])
+
     def _losses(self) -> list[float]:
         return [entry["train_loss"] for entry in self.history]
 
     def _keep_last_good(self) -> str:
+        if not self.ranks.leads:
+            return ""
         found = last_good.find(self.history, self.checkpoint_dir, self._newest_state())
         if found is None:
             return "No checkpoint had been written before that."
@@ -190,7 +208,7 @@ class Training:
         began = time.perf_counter()
         torch.set_num_threads(self.share.threads())
         batch = [self.train[index] for index in self.plan.batch(step)]
-        tally = self._gradients(batch, step)
+        tally = self._gradients(batch)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm))
         if not (math.isfinite(tally.loss) and math.isfinite(norm)):
             raise NonFiniteLoss(f"The loss is {tally.mean_loss} and the gradient's norm {norm} at step {step}.")
@@ -222,7 +240,7 @@ class Training:
                 tokens=tokens,
                 computed_tokens=tally.computed,
                 seconds=seconds,
-                memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                memory_bytes=self._memory_bytes(),
                 valid_loss=validated and validated.mean_loss,
                 valid_loss_error=validated and validated.standard_error,
                 train_eval_loss=seen and seen.mean_loss,
@@ -245,16 +263,15 @@ class Training:
                 self._keep_checkpoint(step, self.tuned.kept())
             self.pace.validation_took(time.perf_counter() - began - seconds)
 
-    def _gradients(self, batch: list[Group], step: int) -> Tally:
-        """Accumulate the gradient of the effective batch's mean loss."""
+    def _gradients(self, batch: list[Group]) -> Tally:
+        """Accumulate the gradient of the effective batch's mean loss, over all ranks."""
         tally, weight = Tally(), self.objective.weight(batch)
-        for groups in split_batch(batch, self.recipe.micro_batch_tokens):
+        for groups in split_batch(self.ranks.part(batch), self.recipe.micro_batch_tokens):
             loss, part = self.objective.loss(groups)
             (loss / weight).backward()
             tally.add(part)
-            if not math.isfinite(tally.loss):
-                raise NonFiniteLoss(f"The loss is {tally.loss} at step {step}.")
-        return tally
+        self.ranks.sum_gradients(self.parameters.values())
+        return self.ranks.sum_tally(tally)
 
     def _validate(self, step: int) -> tuple[Tally | None, Tally | None]:
         """The sample's sums and, at the end or where the sample is all there is, those of all validation examples."""
@@ -277,7 +294,8 @@ class Training:
         return tally, self._score(self.validation, step) if last else None
 
     def _score(self, groups: list[Group], step: int) -> Tally:
-        tally = score_set(self.model, self.objective, groups, self.recipe.micro_batch_tokens)
+        own = score_set(self.model, self.objective, self.ranks.part(groups), self.recipe.micro_batch_tokens)
+        tally = self.ranks.sum_tally(own)
         if not math.isfinite(tally.loss):
             raise NonFiniteLoss(f"The validation loss is {tally.loss} after step {step}.")
         return tally
@@ -287,6 +305,9 @@ class Training:
         self.emit(stepped)
 
     def _keep_checkpoint(self, step: int, weights: dict[str, Tensor]) -> None:
+        if not self.ranks.leads:
+            return
+
         def fill(folder: Path) -> None:
             self.tuned.save(folder, weights, self.base_model)
 
@@ -315,9 +336,14 @@ class Training:
                 }
 
     def _surroundings(self) -> dict[str, str]:
-        return surroundings(self.model.device, self.model.dtype)
+        return surroundings(self.model.device, self.model.dtype) | {"processes": str(self.ranks.size)}
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a state to belong to this run: how it uses memory may differ."""
         recipe = self.recipe.model_dump(mode="json", exclude={"micro_batch_tokens", "gradient_checkpointing"})
         return {"recipe": recipe, "data_sha256": self.data_sha256}
+
+
+def _generator(rank: int) -> str:
+    """What a state calls a rank's random numbers."""
+    return f"cpu{rank or ''}"

@@ -114,6 +114,27 @@ def split_batch(groups: Iterable[Group], limit: int) -> list[list[Group]]:
     return packs
 
 
+def portions(groups: Sequence[Group], parts: int) -> list[list[Group]]:
+    """The groups in so many lists that take about as long to compute; some may be empty.
+
+    Neighbours in the order of their tokens stay together. What a group costs is what it does not share with its
+    neighbour: every list computes the shared prefix anew.
+    """
+    if parts == 1:
+        return [list(groups)]
+    ordered = sorted(groups, key=lambda g: g[0].tokens)
+    last = ordered[1][0].tokens if len(ordered) > 1 else ()
+    middles, size = [], 0
+    for group in ordered:
+        grown, last = _grown(size, last, group)
+        middles.append((size + grown + 1) / 2)
+        size = grown + 1
+    cut: list[list[Group]] = [[] for _ in range(parts)]
+    for group, middle in zip(ordered, middles, strict=True):
+        cut[int(middle * parts / size)].append(group)
+    return cut
+
+
 def _grown(size: int, last: tuple[int, ...], group: Group) -> tuple[int, tuple[int, ...]]:
     """Trie nodes with the group too (at most: only neighbours' prefixes are seen to be shared), and its last tokens."""
     for tokens in sorted(example.tokens for example in group):

@@ -1,4 +1,7 @@
-"""The training child: `python -m services.training.lora.run ORDER.json` trains and reports on standard output."""
+"""The training child: `python -m services.training.lora.run ORDER.json` trains and reports on standard output.
+
+Several of them train together under `accelerate launch -m services.training.lora.run ORDER.json`.
+"""
 
 import contextlib
 import ctypes
@@ -23,12 +26,14 @@ from services.training.lora.noise import Noise
 from services.training.lora.objectives import ContinuedPretraining, Objective, Preference, Supervised, flat
 from services.training.lora.output import write_adapter_folder
 from services.training.lora.packing import Group
+from services.training.lora.ranks import ALONE, Ranks, joined
 from services.training.lora.reference import cached_reference
 from services.training.lora.token_cache import cached
 from services.training.lora.tuned import check_start, make_trainable
 from services.training.lora.windows import read_texts, windows_of
-from services.training.order import HANDED_OVER, ChildEvent, Failed, Started, TrainingOrder
+from services.training.order import HANDED_OVER, MEETING, ChildEvent, Failed, Started, TrainingOrder
 from services.training.recipe import Recipe
+from services.training.settings import Launch
 from shared.compute import ComputeShare
 from shared.errors import UpliftError
 
@@ -41,14 +46,18 @@ def main(order_file: Path, parent: int | None = None) -> int:
     stop = _StopSignal()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    order = TrainingOrder.model_validate_json(order_file.read_text())
+    order, launch = TrainingOrder.model_validate_json(order_file.read_text()), Launch()
     try:
-        with ComputeShare(order.home, "training", fixed=order.threads) as share:
-            train(order, share, stop)
+        with (
+            ComputeShare(order.home, "training", fixed=order.threads) as share,
+            joined(launch, order_file.with_name(MEETING)) as ranks,
+        ):
+            train(order, share, stop, ranks)
     except StoppedEarly:
         return HANDED_OVER
     except UpliftError as error:
-        say(Failed(code=error.code, message=error.message, param=error.param))
+        if launch.rank == 0:  # all ranks meet these; those of a rank alone are below
+            say(Failed(code=error.code, message=error.message, param=error.param))
         return 1
     except (OSError, MemoryError, RuntimeError, SafetensorError) as error:
         named = name_exhaustion(error)
@@ -59,7 +68,7 @@ def main(order_file: Path, parent: int | None = None) -> int:
     return 0
 
 
-def train(order: TrainingOrder, share: Share, stop: "_StopSignal") -> None:
+def train(order: TrainingOrder, share: Share, stop: "_StopSignal", ranks: Ranks = ALONE) -> None:
     """Load, resume where a checkpoint allows, train, write the adapter folder."""
     torch.set_num_threads(share.threads())
     recipe = order.recipe
@@ -69,15 +78,18 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal") -> None:
             recipe = recipe.model_copy(update=shape_of(order.init_adapter_dir))
     torch.manual_seed(recipe.seed)
     model = load_base(order.model_dir, recipe.tune)
-    training = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop)
+    training = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop, ranks)
     finished = training.run()
-    write_adapter_folder(order, training, finished)
-    say(finished)
+    if ranks.leads:
+        write_adapter_folder(order, training, finished)
+        say(finished)
 
 
-def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSignal") -> Training:
+def prepare(
+    order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSignal", ranks: Ranks = ALONE
+) -> Training:
     """Tokenise, attach the adapter, resume, announce the run, and say again what the worker has not recorded."""
-    recipe = order.recipe
+    recipe, tell = order.recipe, say if ranks.leads else _say_nothing
     examples, left_out = tokens_of(model, order, order.train_file, "training_file")
     validation: list[Group] = []
     left_out_too: list[int] = []
@@ -85,10 +97,13 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
         validation, left_out_too = tokens_of(model, order, order.validation_file, "validation_file")
     examples, leaked = leaks.found(examples, validation, leave_out=recipe.leave_out_leaked)
     tuned = make_trainable(model, recipe, order.init_adapter_dir)
+    with ranks.in_turn():  # the first keeps what it computes; the others read it
+        objective = objective_of(order, model, [*examples, *validation], stop)
+    ranks.draw_apart(recipe.seed)
     training = Training(
         model=model,
         tuned=tuned,
-        objective=objective_of(order, model, [*examples, *validation], stop),
+        objective=objective,
         recipe=recipe,
         train=examples,
         validation=validation,
@@ -96,12 +111,13 @@ def prepare(order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSi
         state_dir=order.state_dir,
         checkpoint_dir=order.checkpoint_dir,
         data_sha256=order.data_sha256,
-        emit=say,
+        emit=tell,
         should_stop=stop.is_set,
         share=share,
+        ranks=ranks,
     )
     resumed_from = training.resume()
-    say(
+    tell(
         Started(
             total_steps=training.plan.total_steps,
             train_examples=len(training.train),
@@ -167,6 +183,10 @@ def say(event: ChildEvent) -> None:
     """One event to the worker; a worker that is gone has taken its listener with it, and so ends this process."""
     sys.stdout.write(event.model_dump_json() + "\n")
     sys.stdout.flush()
+
+
+def _say_nothing(_event: ChildEvent) -> None:
+    """Rank 0 speaks for all."""
 
 
 def die_with_parent(parent: int | None) -> None:

@@ -30,8 +30,11 @@ class Pretender:
         self.events: list[ChildEvent] = []
         self.wish_error: type[Exception] | None = None
 
-    def run(self, body: str, *, wish: str | None = None, grace: float = 10.0) -> Finished:
-        prelude = "import os, signal, sys, time\nopen(sys.argv[1] + '.pid', 'w').write(str(os.getpid()))\n"
+    def run(self, body: str, *, wish: str | None = None, grace: float = 10.0, processes: int = 1) -> Finished:
+        prelude = (
+            "import os, signal, sys, time\nrank = int(os.environ.get('RANK', 0))\n"
+            "if rank == 0: open(sys.argv[1] + '.pid', 'w').write(str(os.getpid()))\n"
+        )
         (self.folder / "pretender.py").write_text(prelude + body)
         environment = {"PYTHONPATH": str(self.folder), "PATH": os.environ["PATH"]}
         return run_child(
@@ -41,6 +44,7 @@ class Pretender:
             wish=lambda: self._wish(wish),
             grace_seconds=grace,
             module="pretender",
+            processes=processes,
         )
 
     def _wish(self, wanted: str | None) -> str | None:
@@ -115,4 +119,28 @@ def test_a_lost_lease_leaves_no_child(pretender: Pretender) -> None:
     pretender.wish_error = ZeroDivisionError
     with pytest.raises(ZeroDivisionError):
         pretender.run(f"{READY}time.sleep(60)")
+    assert not pretender.alive()
+
+
+def test_does_not_wait_for_ranks_whose_other_was_killed(pretender: Pretender) -> None:
+    with pytest.raises(TrainingChildDied, match="ended with status -9"):
+        pretender.run("if rank: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(60)", processes=3)
+    assert not pretender.alive()
+
+
+def test_hears_the_error_that_only_one_rank_met(pretender: Pretender) -> None:
+    said = """print('{"event":"error","code":"disk_full","message":"no room"}', flush=True)"""
+    with pytest.raises(DiskFull, match="no room"):
+        pretender.run(f"if rank == 1: {said}\ntime.sleep(60)", processes=2)
+    assert not pretender.alive()
+
+
+def test_asks_every_rank_to_save_first(pretender: Pretender) -> None:
+    save = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+    meet = (
+        "open(f'{sys.argv[1]}.{rank}', 'w')\nwhile not os.path.exists(f'{sys.argv[1]}.{1 - rank}'): time.sleep(0.01)\n"
+    )
+    with pytest.raises(TrainingChildStopped) as stopped:
+        pretender.run(f"{save}{meet}{READY}time.sleep(60)", wish="handover", processes=2)
+    assert stopped.value.saved
     assert not pretender.alive()
