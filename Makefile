@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: help setup models up down demo test test-tools contract-environments fuzz check format docs lock clean \
-  bench-statistics bench-gateway bench-resume bench-training
+  bench-statistics bench-gateway bench-resume bench-training bench-search
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-resume: environment ## Kill one training run 20 times and compare every lo
 
 bench-training: setup ## Our training beside TRL's and transformers' (about 15 minutes); BENCH_ARGS="--rounds 1 --passages"
 	@$(BIN)/python -m tests.benchmarks.training_speed --peers "$$(scripts/benchmark-environment)" $(BENCH_ARGS)
+
+bench-search: setup ## Search on the demo, then its best recipe against the default on test questions; SEARCH_ARGS="--minutes 60"
+	@$(BIN)/python -m tests.benchmarks.search_on_demo $(SEARCH_ARGS)
 
 docs: environment ## Write the generated pages
 	@$(BIN)/python -m scripts.generate_events

@@ -87,6 +87,14 @@ class DeleteWeights(Command):
     weights_id: str
 
 
+class SteerSearch(Command):
+    """Look at a search and its trials and do what is next; sent when one was validated, and when the time is over."""
+
+    kind: ClassVar[str] = "search.steer"
+    queue: ClassVar[str] = "search"
+    search_id: str
+
+
 class IndexVectorStore(Command):
     """Cut the files that wait for this job into passages, embed and store them."""
 
@@ -257,6 +265,13 @@ class AdvanceExperiment(JobEnded):
 
     kind: ClassVar[str] = "evaluation.advance_experiment"
     queue: ClassVar[str] = "evaluation"
+
+
+class AdvanceSearch(JobEnded):
+    """Tell a search that a trial's job ended; `parent_id` is the search."""
+
+    kind: ClassVar[str] = "search.advance"
+    queue: ClassVar[str] = "search"
 
 
 class FinishBatch(JobEnded):

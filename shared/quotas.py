@@ -21,16 +21,22 @@ _TRAINING = "training.%"
 """The kinds of jobs that train, whoever ordered them."""
 
 
-def claim_training(session: Session, project_id: str, settings: Settings, *, jobs: int = 1) -> None:
-    """Raise QuotaExceeded unless the project may start `jobs` more trainings; call it where they are ordered."""
+def claim_training(
+    session: Session, project_id: str, settings: Settings, *, jobs: int = 1, together: int | None = None
+) -> None:
+    """Raise QuotaExceeded unless the project may start `jobs` more trainings; call it where they are ordered.
+
+    At most `together` of them wait or run at a time (all of them where it is None).
+    """
     if not jobs:
         return
+    more = jobs if together is None else min(jobs, together)
     at_once = _quota(session, "training_jobs_at_once", settings.quota_training_jobs_at_once)
     per_day = _quota(session, "training_jobs_per_day", settings.quota_training_jobs_per_day)
     _lock(session, project_id)
     training = sa.select(sa.func.count()).where(Job.project_id == project_id, Job.kind.like(_TRAINING))
     alive = session.scalar(training.where(Job.status.not_in(TERMINAL))) if at_once else 0
-    if at_once and (alive or 0) + jobs > at_once:
+    if at_once and (alive or 0) + more > at_once:
         raise QuotaExceeded(
             f"This project may have {at_once} training jobs queued, running or paused at once, and has {alive}. "
             "Wait for one to end, or cancel one."

@@ -11,12 +11,16 @@ from deploy.local.engines import EmbeddedEngines
 from deploy.local.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKERS = {"data": 2, "training": 1, "retrieval": 32, "generation": 128, "evaluation": 16}
-"""Slots per worker; a generation slot is one request in flight, all served by one batching engine."""
+WORKERS = {"data": 2, "training": 1, "search": 2, "retrieval": 32, "generation": 128, "evaluation": 16}
+"""Slots per worker; a generation slot is one request in flight, all served by one batching engine.
+
+Searches have a worker of their own: what they decide is a moment's work that must not wait for a training to end.
+"""
 
 QUEUES = (
     "data",
     "training",
+    "search",
     "retrieval.interactive",
     "retrieval.batch",
     "generation.interactive",
@@ -88,7 +92,8 @@ def processes(layout: Layout, told: Mapping[str, str], port: int) -> list[Proces
 
 
 def _worker(name: str, slots: int) -> list[str]:
-    argv = [sys.executable, "-m", "celery", "-A", f"services.{name}.worker", "worker", "--pool", "threads"]
+    app = "services.training.search.worker" if name == "search" else f"services.{name}.worker"
+    argv = [sys.executable, "-m", "celery", "-A", app, "worker", "--pool", "threads"]
     argv += ["--concurrency", str(slots), "--hostname", f"{name}@%h", "--loglevel", "INFO"]
     return [*argv, "--without-gossip", "--without-mingle", "--without-heartbeat"]
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from deploy.local.errors import StackError
 from deploy.local.models.errors import ModelError
-from services.cli import ask, doctor, export, improve, jobs, keys, models, stack, train
+from services.cli import ask, doctor, export, improve, jobs, keys, models, search, searches, stack, train
 from services.cli.client import ApiError
 from services.cli.corpus import NothingToUpload
 
@@ -24,7 +24,9 @@ cli.command("improve")(improve.improve)
 cli.command("train")(train.train)
 cli.command("export")(export.export)
 cli.command("ask")(ask.ask)
+cli.command("search")(search.search)
 cli.add_typer(jobs.app, name="jobs")
+cli.add_typer(searches.app, name="searches")
 cli.add_typer(models.app, name="models")
 cli.add_typer(keys.app, name="keys")
 

@@ -100,7 +100,7 @@ def _source(
             if validation is not None:
                 found["validation_file"] = _documents(client, board, validation, "--validation")
         return {"method": {"type": "continued_pretraining"}, **found}
-    return _examples(client, console, str(data), validation)
+    return example_source(client, console, str(data), validation)
 
 
 def _documents(client: Client, board: StepBoard, source: str, option: str) -> str:
@@ -116,7 +116,8 @@ def _documents(client: Client, board: StepBoard, source: str, option: str) -> st
         return index(client, path.resolve().name, file_ids, report).id
 
 
-def _examples(client: Client, console: Console, data: str, validation: str | None) -> dict[str, Any]:
+def example_source(client: Client, console: Console, data: str, validation: str | None) -> dict[str, Any]:
+    """The data fields of a job or a search that learns from examples; see `--data`."""
     if data.startswith("ds_"):
         if validation is not None:
             raise typer.BadParameter("a dataset has its own validation split", param_hint="--validation")

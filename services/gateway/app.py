@@ -20,13 +20,14 @@ from services.training.adapters.routes import router as adapters
 from services.training.export.routes import router as exports
 from services.training.recipes.routes import router as recipes
 from services.training.routes import router as training
+from services.training.search.routes import router as searches
 from shared.jobs.routes import router as jobs
 from shared.settings import Settings
 from shared.telemetry import configure_logging
 from shared.web import create_app as create_edge
 
 ROUTERS = [
-    *(generation, retrieval, data, uploads, training, adapters, exports, recipes),
+    *(generation, retrieval, data, uploads, training, searches, adapters, exports, recipes),
     *(evaluation, evals, batches, jobs, access),
 ]
 """What is asked most comes first: a request is compared with every route until one fits."""

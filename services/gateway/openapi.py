@@ -28,6 +28,7 @@ SUBJECTS = {
     "batches": "Many requests in one file, answered within a day.",
     "fine_tuning": "Train adapters: jobs, their events and checkpoints; pause, resume, cancel.",
     "recipes": "Named settings of a training run, and what every field means.",
+    "searches": "Look for the best recipe by validation loss, in trials that are fine-tuning jobs.",
     "vector_stores": "Documents, cut into passages, indexed and searched.",
     "evals": "Grade answers as OpenAI's evals do.",
     "datasets": "Immutable versions of examples, cleaned and split.",

@@ -4,7 +4,7 @@ PREFIX = "/v1/"
 SCOPES = ("read", "write", "train", "admin")
 _LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ADMIN = frozenset({"keys", "audit_log"})
-_TRAIN = frozenset({"fine_tuning", "experiments", "jobs"})
+_TRAIN = frozenset({"fine_tuning", "searches", "experiments", "jobs"})
 """Families whose orders start, steer or end long computations; `jobs` can pause and cancel those."""
 _ANSWERING = (("chat", "completions"), ("completions",), ("embeddings",), ("responses",))
 

@@ -40,22 +40,44 @@ class NewTrainingJob:
     init_adapter: str | None
 
 
+@dataclass(frozen=True)
+class StartPoint:
+    """The weights that training begins with: a base model and, to continue from, the id of an adapter or checkpoint."""
+
+    base_model: str
+    adapter_id: str | None
+
+
 def create_fine_tuning_job(
     session: Session, project_id: str, wanted: NewTrainingJob, settings: TrainingSettings
 ) -> tuple[TrainingJob, Job]:
     """Check what can be checked at once, then write the job and its order in one transaction."""
-    base_model, init_adapter_id = _start_point(session, wanted)
-    if settings.models_dir.is_dir():  # a gateway apart from the workers has no models to look at
-        model_folder(settings.models_dir, base_model)
-    _check_source(session, wanted)
+    start = check_order(session, wanted, settings)
     quotas.claim_training(session, project_id, settings)
+    return add_training_job(session, project_id, wanted, start)
+
+
+def check_order(session: Session, wanted: NewTrainingJob, settings: TrainingSettings) -> StartPoint:
+    """Refuse what cannot be trained: models, files and datasets that are not there or do not fit."""
+    start = _start_point(session, wanted)
+    if settings.models_dir.is_dir():  # a gateway apart from the workers has no models to look at
+        model_folder(settings.models_dir, start.base_model)
+    _check_source(session, wanted)
+    return start
+
+
+def add_training_job(
+    session: Session, project_id: str, wanted: NewTrainingJob, start: StartPoint, **sending: Any
+) -> tuple[TrainingJob, Job]:
+    """The job's row and its order; `sending` goes to `jobs.send`, for those who want to hear of its end."""
     job_id = new_id("ftjob-")
-    job = jobs.send(session, project_id, TrainAdapter(training_job_id=job_id), job_id=job_id, subject_id=job_id)
+    command = TrainAdapter(training_job_id=job_id)
+    job = jobs.send(session, project_id, command, job_id=job_id, subject_id=job_id, **sending)
     repository.add_event(session, project_id, job_id, f"Created fine-tuning job: {job_id}")
     row = TrainingJob(
         id=job.id,
         project_id=project_id,
-        base_model=base_model,
+        base_model=start.base_model,
         dataset_id=wanted.dataset_id,
         training_file=wanted.training_file,
         validation_file=wanted.validation_file,
@@ -63,7 +85,7 @@ def create_fine_tuning_job(
         auto=wanted.auto,
         seed=wanted.recipe.seed,
         suffix=wanted.suffix,
-        init_adapter_id=init_adapter_id,
+        init_adapter_id=start.adapter_id,
         prompt=wanted.prompt.model_dump(mode="json"),
         max_passage_tokens=wanted.max_passage_tokens,
         metadata_=wanted.metadata,
@@ -72,9 +94,11 @@ def create_fine_tuning_job(
     return row, job
 
 
-def cancel_job(session: Session, storage: Storage, job_id: str) -> None:
-    """Cancel: waiting or paused work ends here, running work at its next check."""
+def cancel_job(session: Session, storage: Storage, job_id: str, *, why: str | None = None) -> None:
+    """Cancel: waiting or paused work ends here, running work at its next check. The job's events say `why`."""
     row, _ = repository.get_job(session, job_id)
+    if why is not None:
+        repository.add_event(session, row.project_id, job_id, f"Stopping: {why}")
     if jobs.cancel(session, job_id).status == "cancelled":
         repository.add_event(session, row.project_id, job_id, "Fine-tuning job cancelled")
         release_blobs(session, storage, row.project_id, repository.keep_state(session, job_id, None, None))
@@ -142,7 +166,7 @@ def _row_of(context: JobContext, session: Session, command: OrderTraining) -> Tr
     )
 
 
-def _start_point(session: Session, wanted: NewTrainingJob) -> tuple[str, str | None]:
+def _start_point(session: Session, wanted: NewTrainingJob) -> StartPoint:
     """Base model and weights to go on from: a fine-tuned model or checkpoint as `model` means its base and itself."""
     tuned = repository.find_start(session, wanted.model)
     if wanted.init_adapter is not None:
@@ -153,8 +177,8 @@ def _start_point(session: Session, wanted: NewTrainingJob) -> tuple[str, str | N
                 f"The adapter {wanted.init_adapter} belongs to {start.base_model}, not to {base}.",
                 param="init_adapter",
             )
-        return base, start.id
-    return (tuned.base_model, tuned.id) if tuned else (wanted.model, None)
+        return StartPoint(base, start.id)
+    return StartPoint(tuned.base_model, tuned.id) if tuned else StartPoint(wanted.model, None)
 
 
 def _check_source(session: Session, wanted: NewTrainingJob) -> None:

@@ -11,7 +11,7 @@ from services.training.errors import InvalidRecipe, UnknownRecipe
 _FOLDER = Path(__file__).parent / "recipes"
 _AS_A_RULE = {"full": {"learning_rate": 5e-5}}
 """Defaults of a kind of tuning that are not the defaults of all."""
-_ONLY_ADAPTERS = ("rank", "alpha", "rslora", "dora", "lora_plus_ratio", "dropout", "targets")
+ONLY_ADAPTERS = ("rank", "alpha", "rslora", "dora", "lora_plus_ratio", "dropout", "targets")
 
 
 class Recipe(BaseModel):
@@ -179,7 +179,7 @@ class Recipe(BaseModel):
                 "validation_share is for the objective continued_pretraining; give a validation_file instead.",
                 param="recipe.validation_share",
             )
-        for name in _ONLY_ADAPTERS if self.tune == "full" else ():
+        for name in ONLY_ADAPTERS if self.tune == "full" else ():
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise InvalidRecipe(
                     f"{name} is for adapters and says nothing in full fine-tuning; leave it out.",

@@ -9,10 +9,12 @@ from services.training.order import CheckpointSaved, ChildEvent, Started, StateS
 from services.training.recipe import Recipe
 from services.training.settings import TrainingSettings
 from services.training.tables import CheckpointRow, TrainingJob
+from shared import jobs
 from shared.clock import now
 from shared.files import keep_blob, release_blobs
 from shared.ids import new_id
 from shared.jobs import JobContext
+from shared.messages import AdvanceSearch, SteerSearch
 from shared.telemetry import logger
 
 log = logger(__name__)
@@ -79,6 +81,8 @@ class Recorder:
         if event.full_valid_loss is not None:
             message += f", full validation loss={event.full_valid_loss:.2f}"
         self._context.event(message, type="metrics", data=data, step=event.step)
+        if event.valid_loss is not None and self._context.job.notify_kind == AdvanceSearch.kind:
+            self._tell_search(event.step)
         self._context.progress(
             event.step, event.total_steps, "steps", f"loss {event.train_loss:.3f}", measured=lambda: event.seconds_left
         )
@@ -86,6 +90,16 @@ class Recorder:
         self.loggers.step(event)
         if problem := self.loggers.problem():
             self._context.event(problem, level="warn")
+
+    def _tell_search(self, step: int) -> None:
+        """A search's trial was validated. It reads all that is recorded, so one word that is lost does no harm."""
+        job = self._context.job
+        assert job.parent_id is not None, "a trial's parent is its search"
+        with self._context.transaction() as session:
+            command = SteerSearch(search_id=job.parent_id)
+            jobs.send(
+                session, job.project_id, command, subject_id=job.parent_id, dedupe_key=f"{job.id}:validated:{step}"
+            )
 
     def _keep_state(self, event: StateSaved) -> None:
         with self._storage.staged_folder(self._job.project_id, event.folder) as staged:

@@ -37,6 +37,7 @@ PARAMETERS = {
     "/v1/evals/{eval_id}/runs/{run_id}/output_items/{output_item_id}": "output item",
     "/v1/datasets/{dataset_id}": "dataset",
     "/v1/fine_tuning/jobs/{job_id}": "fine-tuning job",
+    "/v1/searches/{search_id}": "search",
     "/v1/adapters/{adapter_id}": "adapter",
     "/v1/vector_stores/{store_id}": "vector store",
     "/v1/vector_stores/{store_id}/files/{file_id}": "file",
@@ -135,6 +136,7 @@ MAKERS: dict[str, Callable[[Tenant], str]] = {
     "file": a_file,
     "dataset": lambda tenant: make_dataset(tenant.database, tenant.project_id),
     "fine-tuning job": a_training,
+    "search": lambda tenant: tenant.post("searches", model=MODEL, dataset=tenant.ids["dataset"])["id"],
     "adapter": lambda tenant: tenant.post(
         "adapters", base_model=MODEL, weights_file=tenant.ids["file"], config_file=tenant.ids["file"]
     )["id"],
@@ -318,6 +320,8 @@ def test_refuses_ids_of_another_project_in_bodies(tenants: tuple[Tenant, Tenant]
         ("datasets/raft", {"dataset": theirs["dataset"], "vector_store": own["vector store"]}),
         ("fine_tuning/jobs", {"model": MODEL, "training_file": theirs["file"]}),
         ("fine_tuning/jobs", {"model": MODEL, "dataset": theirs["dataset"]}),
+        ("searches", {"model": MODEL, "dataset": theirs["dataset"]}),
+        ("searches", {"model": MODEL, "training_file": own["file"], "validation_file": theirs["file"]}),
         ("vector_stores", {"file_ids": [theirs["file"]]}),
         (f"vector_stores/{own['vector store']}/files", {"file_id": theirs["file"]}),
         ("releases", {"model_id": "mine", "variant": theirs["variant"]}),

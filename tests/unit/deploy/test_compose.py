@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-SERVICES = {"data", "training", "retrieval", "generation", "evaluation"}
+WORKERS = {"data", "training", "search", "retrieval", "generation", "evaluation"}
 
 
 @pytest.fixture(scope="module")
@@ -15,11 +15,12 @@ def compose() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
 
-def test_runs_a_worker_for_every_service_that_has_one(compose: dict[str, Any]) -> None:
-    here = {path.parent.name for path in (ROOT / "services").glob("*/worker.py")}
-    assert here == SERVICES
-    for service in here:
-        assert f"services.{service}.worker" in compose[f"worker-{service}"]["command"]
+def test_runs_every_worker_there_is(compose: dict[str, Any]) -> None:
+    here = {path.parent.name: path.relative_to(ROOT) for path in (ROOT / "services").rglob("worker.py")}
+    assert here.keys() == WORKERS
+    for name, path in here.items():
+        module = ".".join(path.with_suffix("").parts)
+        assert f"-A {module} worker" in compose[f"worker-{name}"]["command"]
 
 
 def test_gives_no_process_but_the_migration_the_owners_login(compose: dict[str, Any]) -> None:
