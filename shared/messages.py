@@ -66,7 +66,7 @@ class ImportAdapter(Command):
 class ExportModel(Command):
     """Write an adapter's, a checkpoint's or a whole model's weights as one file for other programs.
 
-    Result: `file_id`, `filename`, `bytes`, `sha256`, `model`, `format`; of merged models also `dtype`,
+    Result: `file_id`, `filename`, `bytes`, `sha256`, `model`, `format`; of merged models and GGUF also `dtype`,
     `largest_logit_difference`, `logit_spread`, `same_next_tokens` and `positions`.
     """
 
@@ -75,8 +75,8 @@ class ExportModel(Command):
     weights_id: str
     model: str
     """The id that was asked for: a variant's or a release's may name these weights too."""
-    format: Literal["adapter", "merged"]
-    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    format: Literal["adapter", "merged", "gguf"]
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "q8_0"]
 
 
 class DeleteWeights(Command):

@@ -20,6 +20,7 @@ class Format(StrEnum):
 
     adapter = "adapter"
     merged = "merged"
+    gguf = "gguf"
 
 
 class Dtype(StrEnum):
@@ -29,6 +30,7 @@ class Dtype(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+    q8_0 = "q8_0"
 
 
 def export(
@@ -36,12 +38,14 @@ def export(
     form: Annotated[
         Format,
         typer.Option(
-            "--format", help="adapter: for peft and vLLM beside the base model; merged: a whole model folder."
+            "--format",
+            help="adapter: for peft and vLLM beside the base model; merged: a whole model folder; gguf: one file for "
+            "llama.cpp.",
         ),
     ] = Format.adapter,
-    dtype: Annotated[Dtype, typer.Option(help="Type of a merged model's weights; auto is the base model's.")] = (
-        Dtype.auto
-    ),
+    dtype: Annotated[
+        Dtype, typer.Option(help="Type of a merged model's weights; auto is the base model's; q8_0 is for gguf.")
+    ] = (Dtype.auto),
     output: Annotated[Path, typer.Option(help="The file to write, or a folder to put it in.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished job as JSON.")] = False,
 ) -> None:

@@ -5,22 +5,22 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 _TEMPLATE = (
     "{% for m in messages %}{{ '<s>' + m['role'] + ':' + m['content'] + '</s>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<s>assistant:' }}{% endif %}"
 )
+_SPECIALS = ["<unk>", "<s>", "</s>"]
 
 
-def make_tiny_model(folder: Path, *, seed: int = 0) -> Path:
-    """Write an ordinary Hugging Face folder; equal seeds give equal weights."""
-    specials = ["<unk>", "<s>", "</s>"]
-    vocabulary = {token: number for number, token in enumerate([*specials, "\n", *map(chr, range(32, 127))])}
-    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    inner.decoder = decoders.Fuse()
+def make_tiny_model(folder: Path, *, seed: int = 0, byte_level: bool = False) -> Path:
+    """Write an ordinary Hugging Face folder; equal seeds give equal weights.
+
+    With `byte_level` its tokenizer is a small byte-level BPE, as large models have, and not of single characters.
+    """
+    inner = _byte_level() if byte_level else _characters()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
@@ -28,7 +28,7 @@ def make_tiny_model(folder: Path, *, seed: int = 0) -> Path:
     tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=inner.get_vocab_size(),
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,
@@ -43,6 +43,24 @@ def make_tiny_model(folder: Path, *, seed: int = 0) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def _characters() -> Tokenizer:
+    vocabulary = {token: number for number, token in enumerate([*_SPECIALS, "\n", *map(chr, range(32, 127))])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    inner.decoder = decoders.Fuse()
+    return inner
+
+
+def _byte_level() -> Tokenizer:
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=_SPECIALS, initial_alphabet=sorted(alphabet))
+    inner.train_from_iterator(["How long may I keep a book? A library lends books for four weeks."] * 4, trainer)
+    return inner
 
 
 def make_adapter(base: Path, folder: Path, **config: Any) -> Path:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 import torch
 from fastapi import Request
 from fastapi.testclient import TestClient
+from gguf import GGUFReader
 from peft import PeftModel
 from sqlalchemy.orm import Session
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -38,6 +39,7 @@ from tests.factories.tiny_model import make_adapter, make_tiny_model
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 BASE = "org--tiny"
+BYTE_BASE = "tiny-bytes"
 DATA = b"what was learned"
 
 
@@ -45,6 +47,7 @@ DATA = b"what was learned"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exports-home")
     make_tiny_model(folder / "models" / BASE)
+    make_tiny_model(folder / "models" / BYTE_BASE, byte_level=True)
     note = {"licence": "Apache-2.0", "provenance": "a random model"}
     (folder / "models" / BASE / "uplift.json").write_text(json.dumps(note))
     return folder
@@ -76,15 +79,17 @@ class Exporting:
         self.client, self.parts, self.project_id = client, parts, project_id
         self._runner = JobRunner(parts, JOB_HANDLERS, worker="test")
 
-    def keep(self, folder: Path, recipe: dict[str, Any] | None = None, step: int | None = None) -> str:
+    def keep(
+        self, folder: Path, recipe: dict[str, Any] | None = None, step: int | None = None, base: str = BASE
+    ) -> str:
         """With a training job behind them that learned from one file. Answers the model id."""
         name, job_id = new_id("ad_"), new_id("ftjob-")
         row: AdapterRow | CheckpointRow
         same: dict[str, Any] = {
             "id": name,
             "project_id": self.project_id,
-            "model_id": f"ft:{BASE}:p::{name[-8:]}",
-            "base_model": BASE,
+            "model_id": f"ft:{base}:p::{name[-8:]}",
+            "base_model": base,
             "blob_key": self.parts.storage.put_folder(self.project_id, folder).key,
             "job_id": job_id,
         }
@@ -193,6 +198,22 @@ def test_exports_a_merged_model_that_answers_as_the_adapter_does(
     assert float((base - expected).abs().max()) > 0.1, "the adapter changes something"
 
 
+def test_exports_gguf_with_the_card_inside(exporting: Exporting, home: Path, tmp_path: Path) -> None:
+    model = exporting.keep(make_adapter(home / "models" / BYTE_BASE, tmp_path / "adapter"), base=BYTE_BASE)
+    job = exporting.done(model, format="gguf", dtype="q8_0")
+    assert job["status"] == "succeeded", job
+    assert job["result"]["filename"].endswith(".gguf")
+    assert job["result"]["dtype"] == "q8_0"
+    target = tmp_path / "model.gguf"
+    target.write_bytes(exporting.client.get(f"/v1/files/{job['result']['file_id']}/content").content)
+    fields = GGUFReader(target).fields
+    assert fields["general.name"].contents() == model
+    assert hashlib.sha256(DATA).hexdigest() in fields["uplift.model_card"].contents()
+    refused = exporting.order(exporting.keep(tmp_path / "adapter"), format="gguf").json()["error"]
+    assert refused["code"] == "format_not_possible"
+    assert "convert_hf_to_gguf" in refused["message"]
+
+
 def test_exports_a_checkpoint_and_says_which_step_it_is(exporting: Exporting, home: Path, tmp_path: Path) -> None:
     adapter = make_adapter(home / "models" / BASE, tmp_path / "adapter")
     folder, _ = exporting.unpacked(tmp_path / "out", exporting.keep(adapter, step=7))
@@ -239,6 +260,7 @@ def test_refuses_what_has_no_weights_of_its_own(exporting: Exporting, client: Te
 def test_refuses_formats_and_types_that_it_does_not_have(exporting: Exporting, home: Path, tmp_path: Path) -> None:
     model = exporting.keep(make_adapter(home / "models" / BASE, tmp_path / "adapter"))
     assert exporting.order(model, format="onnx").json()["error"]["param"] == "format"
+    assert exporting.order(model, format="merged", dtype="q8_0").json()["error"]["param"] == "dtype"
     assert exporting.order(model, dtype="float16").json()["error"]["param"] == "dtype"
 
 

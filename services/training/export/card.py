@@ -10,6 +10,7 @@ from services.training.recipe import Recipe
 _KINDS = {
     "adapter": ("adapter", "peft", "LoRA adapter for {base}"),
     "merged": ("merge", "transformers", "{base} with a LoRA adapter merged in"),
+    "gguf": ("quantized", "gguf", "{base} with a LoRA adapter merged in, as GGUF"),
     "whole": ("finetune", "transformers", "{base}, fine-tuned"),
 }
 """kind → the Hub's word for the relation to the base, the library that loads it, the title."""
@@ -34,6 +35,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```""",
+    "gguf": "`llama-server -m path/to/this/file.gguf`, or anything else that is built on llama.cpp.",
 }
 
 
@@ -41,7 +43,7 @@ def model_card(weights: Weights, base: Path, form: str, data: list[DataSource], 
     """The card in Hugging Face's form. `form` is the export's format, `measured` what the merge was measured to be."""
     whole = weights.recipe.get("tune") == "full"
     relation, library, title = _KINDS["whole" if whole else form]
-    licence, provenance = _base_facts(base)
+    licence, provenance = base_facts(base)
     front = {
         "base_model": weights.base_model,
         "base_model_relation": relation,
@@ -139,7 +141,7 @@ def _fidelity(measured: dict[str, Any]) -> str:
     )
 
 
-def _base_facts(base: Path) -> tuple[str | None, str]:
+def base_facts(base: Path) -> tuple[str | None, str]:
     """Licence (as the Hub spells it) and provenance, as noted when the platform fetched the model."""
     note = base / "uplift.json"
     facts = json.loads(note.read_text()) if note.is_file() else {}

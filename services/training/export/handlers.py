@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from services.training.export import repository
 from services.training.export.errors import FormatNotPossible, NothingToExport
+from services.training.export.gguf_rules import check_gguf
 from services.training.export.model_export import ModelExport
 from services.training.export.schemas import CreateExport
 from services.training.rendering import is_base_model
@@ -37,6 +38,10 @@ def create_export(
         raise FormatNotPossible(
             "An adapter is exported as it was trained; leave dtype out, or ask for the format merged.", param="dtype"
         )
+    if wanted.dtype == "q8_0" and wanted.format != "gguf":
+        raise FormatNotPossible("q8_0 is a type of GGUF alone; ask for the format gguf.", param="dtype")
+    if wanted.format == "gguf" and not whole and is_base_model(settings.models_dir, weights.base_model):
+        check_gguf(settings.models_dir / weights.base_model)
     command = ExportModel(weights_id=weights.id, model=model, format=wanted.format, dtype=wanted.dtype)
     return jobs.send(session, project_id, command, subject_id=weights.id)
 

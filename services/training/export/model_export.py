@@ -8,8 +8,17 @@ from typing import Any
 from services.training.child import supervise
 from services.training.errors import TrainingChildStopped
 from services.training.export import repository
-from services.training.export.card import model_card
-from services.training.export.order import Advanced, Exported, ExportEvent, ExportOrder, parse_event
+from services.training.export.card import base_facts, model_card
+from services.training.export.gguf_rules import check_gguf
+from services.training.export.order import (
+    GGUF_FILE,
+    Advanced,
+    Exported,
+    ExportEvent,
+    ExportOrder,
+    GgufFacts,
+    parse_event,
+)
 from services.training.export.packing import pack
 from services.training.rendering import model_folder
 from services.training.settings import TrainingSettings, child_environment
@@ -43,51 +52,71 @@ class ModelExport:
         self._folder = settings.exports_dir / context.job.id
 
     def run(self) -> None:
-        """Fill a folder with the wanted files and keep it as one file."""
+        """Write what is wanted and keep it as one file."""
         shutil.rmtree(self._folder, ignore_errors=True)
         output = self._folder / "output"
         output.mkdir(parents=True)
         try:
-            measured = self._fill(output)
+            made, measured = self._gguf(output) if self._command.format == "gguf" else self._zip(output)
             self._context.check()
-            self._keep(output, measured)
+            self._keep(made, measured)
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _fill(self, output: Path) -> dict[str, Any]:
-        """Weights, tokenizer and card; answers what was measured of them."""
-        stored = self._context.wiring.storage.local_folder(self._context.project_id, self._weights.blob_key)
-        whole = not (stored / "adapter_config.json").is_file()
+    def _gguf(self, output: Path) -> tuple[Path, dict[str, Any]]:
+        """One file; answers it and what was measured of it."""
+        stored = self._stored()
+        check_gguf(stored if self._is_whole(stored) else self._base)
+        licence, _ = base_facts(self._base)
+        facts = GgufFacts(
+            name=self._weights.model_id, base_model=self._weights.base_model, licence=licence, card=self._card({})
+        )
+        return output / GGUF_FILE, self._run_child(stored, output, facts)
+
+    def _zip(self, output: Path) -> tuple[Path, dict[str, Any]]:
+        """Weights, tokenizer and card in a .zip; answers it and what was measured of merged weights."""
+        stored = self._stored()
         measured: dict[str, Any] = {}
         if self._command.format == "adapter":
             for name in _ADAPTER_FILES:
                 shutil.copyfile(stored / name, output / name)
         else:
-            exported = self._run_child(stored, output, whole=whole)
-            measured = exported.model_dump(mode="json", exclude={"event"})
+            measured = self._run_child(stored, output)
         for name in _TOKENIZER_FILES:
             # checkpoints and uploaded adapters come without a tokenizer: it is the base model's
             source = (stored if (stored / "tokenizer.json").is_file() else self._base) / name
             if source.is_file():
                 shutil.copyfile(source, output / name)
+        (output / "README.md").write_text(self._card(measured))
+        self._context.event("Packing the files.")
+        pack(output, self._folder / "packed.zip")
+        return self._folder / "packed.zip", measured
+
+    def _stored(self) -> Path:
+        return self._context.wiring.storage.local_folder(self._context.project_id, self._weights.blob_key)
+
+    def _is_whole(self, stored: Path) -> bool:
+        return not (stored / "adapter_config.json").is_file()
+
+    def _card(self, measured: dict[str, Any]) -> str:
         with self._context.transaction() as session:
             data = repository.data_sources(session, self._weights)
-        card = model_card(self._weights, self._base, self._command.format, data, measured)
-        (output / "README.md").write_text(card)
-        return measured
+        return model_card(self._weights, self._base, self._command.format, data, measured)
 
-    def _run_child(self, stored: Path, output: Path, *, whole: bool) -> Exported:
+    def _run_child(self, stored: Path, output: Path, gguf: GgufFacts | None = None) -> dict[str, Any]:
+        whole = self._is_whole(stored)
         order = ExportOrder(
             model_dir=stored if whole else self._base,
             adapter_dir=None if whole else stored,
             dtype=self._command.dtype,
             output_dir=output,
             home=self._settings.home,
+            gguf=gguf,
         )
         order_file = self._folder / "order.json"
         order_file.write_text(order.model_dump_json())
         try:
-            return supervise(
+            exported = supervise(
                 _CHILD,
                 order_file,
                 environment=child_environment() | {"CUDA_VISIBLE_DEVICES": ""},
@@ -101,20 +130,20 @@ class ModelExport:
             if stopped.wish == "cancel":
                 raise JobCancelled(self._context.job.id) from stopped
             raise HandOver(stopped.wish) from stopped
+        return exported.model_dump(mode="json", exclude={"event"})
 
     def _hear(self, event: ExportEvent) -> None:
         if isinstance(event, Advanced):
             self._context.progress(event.done, event.total, "parts", event.message)
             self._context.event(event.message)
 
-    def _keep(self, output: Path, measured: dict[str, Any]) -> None:
-        """Pack, store, and end the job with the file's row."""
-        context, packed = self._context, self._folder / "packed.zip"
-        context.event("Packing the files.")
-        pack(output, packed)
-        filename = f"{_NOT_IN_NAMES.sub('-', self._command.model)}.{self._command.format}.zip"
+    def _keep(self, made: Path, measured: dict[str, Any]) -> None:
+        """Store the file, and end the job with its row."""
+        context, kind = self._context, self._command.format
+        ending = "gguf" if kind == "gguf" else f"{kind}.zip"
+        filename = f"{_NOT_IN_NAMES.sub('-', self._command.model)}.{ending}"
         with (
-            packed.open("rb") as content,
+            made.open("rb") as content,
             context.wiring.storage.staged(context.project_id, content) as staged,
             context.transaction() as session,
         ):
@@ -126,6 +155,6 @@ class ModelExport:
                 "bytes": row.bytes,
                 "sha256": row.sha256,
                 "model": self._command.model,
-                "format": self._command.format,
+                "format": kind,
             }
             context.succeed(session, result | measured)

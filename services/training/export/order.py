@@ -13,8 +13,17 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+class GgufFacts(_Message):
+    """What a GGUF file says of itself."""
+
+    name: str
+    base_model: str
+    licence: str | None
+    card: str
+
+
 class ExportOrder(_Message):
-    """Write one whole model into `output_dir`."""
+    """Write one whole model into `output_dir`: a folder as transformers has it, or with `gguf` one file of that."""
 
     model_dir: Path
     """The base model, or the whole model itself where there is no adapter."""
@@ -22,6 +31,7 @@ class ExportOrder(_Message):
     dtype: Dtype
     output_dir: Path
     home: Path
+    gguf: GgufFacts | None = None
 
 
 class Advanced(_Message):
@@ -48,6 +58,7 @@ class Exported(_Message):
     positions: int
 
 
+GGUF_FILE = "model.gguf"
 ExportEvent = Annotated[Advanced | Exported | Failed, Field(discriminator="event")]
 _EVENTS: TypeAdapter[ExportEvent] = TypeAdapter(ExportEvent)
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.training.exhaustion import name_exhaustion
-from services.training.export.order import Advanced, Exported, ExportEvent, ExportOrder
+from services.training.export.order import GGUF_FILE, Advanced, Exported, ExportEvent, ExportOrder
+from services.training.lora.gguf_file import write_gguf
 from services.training.lora.run import die_with_parent
 from services.training.order import Failed
 from shared.compute import ComputeShare
@@ -67,28 +68,34 @@ def export(order: ExportOrder, tell: Say) -> Exported:
     tell(Advanced(done=1, total=3, message="Writing the merged weights."))
     if order.adapter_dir is not None:
         model = model.merge_and_unload(safe_merge=True)
-    model.to(dtype).save_pretrained(order.output_dir)
+    if order.gguf is None:
+        model.to(getattr(torch, dtype)).save_pretrained(order.output_dir)
+    else:
+        write_gguf(model, order.model_dir, order.output_dir / GGUF_FILE, dtype, order.gguf)
     tell(Advanced(done=2, total=3, message="Reading them back to compare."))
     del model
-    return compared(expected, load(order.output_dir, torch.float32)(input_ids=tokens).logits[0], dtype)
+    written = load(order.output_dir, torch.float32, GGUF_FILE if order.gguf else None)
+    return compared(expected, written(input_ids=tokens).logits[0], dtype)
 
 
-def load(folder: Path, dtype: torch.dtype) -> Any:
-    """Safetensors only, no remote code, on the CPU."""
+def load(folder: Path, dtype: torch.dtype, gguf_file: str | None = None) -> Any:
+    """Safetensors or GGUF only, no remote code, on the CPU."""
     return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        folder,
+        dtype=dtype,
+        gguf_file=gguf_file,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
     ).eval()
 
 
-def wanted_dtype(order: ExportOrder) -> torch.dtype:
+def wanted_dtype(order: ExportOrder) -> str:
     """The order's, or the type that the base model's weights are stored in."""
     if order.dtype != "auto":
-        found = getattr(torch, order.dtype)
-    else:
-        config = transformers.AutoConfig.from_pretrained(order.model_dir, trust_remote_code=False)
-        found = config.dtype or torch.float32
-    assert isinstance(found, torch.dtype)
-    return found
+        return order.dtype
+    config = transformers.AutoConfig.from_pretrained(order.model_dir, trust_remote_code=False)
+    return str(config.dtype or torch.float32).removeprefix("torch.")
 
 
 def probe(folder: Path) -> Tensor:
@@ -98,10 +105,10 @@ def probe(folder: Path) -> Tensor:
     return tokens
 
 
-def compared(expected: Tensor, found: Tensor, dtype: torch.dtype) -> Exported:
+def compared(expected: Tensor, found: Tensor, dtype: str) -> Exported:
     """Both (T, V)."""
     return Exported(
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype,
         largest_logit_difference=float((expected - found).abs().max()),
         logit_spread=float(expected.std()),
         same_next_tokens=int((expected.argmax(-1) == found.argmax(-1)).sum()),
