@@ -1,5 +1,6 @@
 """Celery as we use it: early-acknowledged JSON wake-ups on named queues, no results, no ETA, nothing prefetched."""
 
+import logging
 import os
 import sys
 import threading
@@ -8,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
+from celery.worker.request import Request
 from kombu import Queue
 
+from shared import garbage
 from shared.settings import Settings
 from shared.telemetry import configure_logging, logger
 
@@ -20,6 +23,13 @@ _SWITCH_SECONDS = 0.0005
 """How long a thread waits before it demands the interpreter. A thread that computes gives it up for each operation and
 has it back before a waiting one wakes, so that one waits for the whole interval: with Python's 5 ms, twice for a token
 on its way out."""
+
+
+class GoneWhenRead(Request):
+    """A message that nobody holds any more: kombu would still ask Redis, in a transaction, to forget it."""
+
+    def acknowledge(self) -> None:
+        self.acknowledged = True
 
 
 def make_publisher(settings: Settings) -> Celery:
@@ -81,11 +91,11 @@ def make_worker_app(
     state = _WorkerState(name, wiring_factory, job_handlers, live_handlers or {})
 
     # not shared: Celery would hand a task to every other app of the process, whose own of that name it may replace
-    @app.task(name=RUN_JOB, ignore_result=True, shared=False)
+    @app.task(name=RUN_JOB, ignore_result=True, shared=False, Request=GoneWhenRead)
     def run_job(project_id: str, job_id: str) -> None:
         state.runner.run(project_id, job_id)
 
-    @app.task(name=ANSWER_LIVE, ignore_result=True, shared=False)
+    @app.task(name=ANSWER_LIVE, ignore_result=True, shared=False, Request=GoneWhenRead)
     def answer_live(message: dict[str, Any]) -> None:
         state.live_server.answer(message)
 
@@ -93,8 +103,15 @@ def make_worker_app(
     signals.worker_ready.connect(state.ready, weak=False)
     signals.worker_shutting_down.connect(state.hand_over, weak=False)
     signals.worker_shutdown.connect(state.close, weak=False)
-    signals.setup_logging.connect(lambda **_: configure_logging(settings.log_level, service=name), weak=False)
+    signals.setup_logging.connect(lambda **_: _configure_logging(settings.log_level, name), weak=False)
     return app
+
+
+def _configure_logging(level: str, service: str) -> None:
+    configure_logging(level, service=service)
+    # a line for every message read and every task done says less than those of the jobs and requests themselves
+    for chatty in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 class _WorkerState:
@@ -129,6 +146,7 @@ class _WorkerState:
         if marker:
             Path(marker).parent.mkdir(parents=True, exist_ok=True)
             Path(marker).touch()
+        garbage.settle()
         log.info("worker ready")
 
     def hand_over(self, **_: Any) -> None:

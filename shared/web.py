@@ -18,6 +18,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Scope
 
+from shared import garbage
 from shared.body_limits import BodyLimits, BoundedBodies
 from shared.edge import Door, NameRequests
 from shared.errors import QuotaExceeded, TooManyRequests, Unavailable, UpliftError
@@ -111,6 +112,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> Any:
         app.state.wiring = wiring_factory()
+        garbage.settle()
         yield
         app.state.wiring.close()
 

@@ -1,4 +1,4 @@
-"""Charging the tokens of answers: at once to the minute in Redis, within a second to the month in Postgres."""
+"""Charging the tokens of answers: in a moment to the minute in Redis, within a second to the month in Postgres."""
 
 import queue
 import threading
@@ -14,6 +14,9 @@ from shared.telemetry import logger
 
 log = logger(__name__)
 _Charge = tuple[Allowance, str, int]
+_BREATH_SECONDS = 0.02
+"""What the meter waits once it is woken, so that it does not take the interpreter from the answer it charges for; what
+comes meanwhile is charged with it."""
 FLUSH_SECONDS = 1.0
 """A process that is killed forgets at most what it counted in this time; one that is stopped forgets nothing."""
 
@@ -41,18 +44,34 @@ class TokenMeter:
     def _run(self) -> None:
         flushed, open_ = time.monotonic(), True
         while open_:
-            try:
-                charge = self._charges.get(timeout=FLUSH_SECONDS if self._pending else None)
-                open_ = charge is not None
-            except queue.Empty:
-                charge = None
-            if charge is not None:
-                allowed, project_id, tokens = charge
-                self._rates.charge(allowed, tokens)
-                self._pending[project_id] += tokens
+            open_ = self._charge_minutes(self._gathered(timeout=FLUSH_SECONDS if self._pending else None))
             if not open_ or time.monotonic() - flushed >= FLUSH_SECONDS:
                 self._flush()
                 flushed = time.monotonic()
+
+    def _gathered(self, timeout: float | None) -> list[_Charge | None]:
+        """What has come within a breath of the first charge; nothing if there is none within `timeout` seconds."""
+        try:
+            charges = [self._charges.get(timeout=timeout)]
+        except queue.Empty:
+            return []
+        if charges[0] is not None:
+            time.sleep(_BREATH_SECONDS)
+        while not self._charges.empty():  # nobody else takes any
+            charges.append(self._charges.get())
+        return charges
+
+    def _charge_minutes(self, charges: list[_Charge | None]) -> bool:
+        """Count the tokens; false once the end is among them."""
+        tokens: Counter[Allowance] = Counter()
+        for charge in charges:
+            if charge is not None:
+                allowed, project_id, used = charge
+                tokens[allowed] += used
+                self._pending[project_id] += used
+        for allowed, used in tokens.items():
+            self._rates.charge(allowed, used)
+        return None not in charges
 
     def _flush(self) -> None:
         for project_id, tokens in list(self._pending.items()):

@@ -1,8 +1,8 @@
 """The worker's pen: replies of all requests in flight, written by one thread, as many at once as have come together."""
 
 import json
-import queue
 import threading
+from collections import deque
 from typing import Any, cast
 
 import redis
@@ -18,40 +18,68 @@ Line = tuple[str, dict[str, str]]
 
 
 class ReplyWriter:
-    """Writes replies in the order in which they are given; giving one never waits for Redis.
+    """Writes replies in the order in which they are given.
 
     A thread that computes must not stand still for every token, and under load one trip to Redis carries the tokens
-    of a whole step.
+    of a whole step: so a thread of our own writes. Whoever gives the last reply and finds nothing waiting writes it
+    at once, which is sooner than waking that thread.
     """
 
     def __init__(self, redis_url: str) -> None:
         self._redis = redis.Redis.from_url(redis_url, socket_keepalive=True, health_check_interval=10)
-        self._lines: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
+        self._lines: deque[Line] = deque()
+        self._changed = threading.Condition()
+        self._writing = False
+        self._ended = False
         self._thread = threading.Thread(target=self._write, name="live-replies-out", daemon=True)
         self._thread.start()
 
     def give(self, stream: str, request_id: str, kind: str, data: dict[str, Any]) -> None:
-        """Have one reply written."""
-        self._lines.put((stream, {"r": request_id, "k": kind, "d": json.dumps(data)}))
+        """Have one reply written; never waits for Redis."""
+        line = _line(stream, request_id, kind, data)
+        with self._changed:
+            self._lines.append(line)
+            self._changed.notify()
+
+    def give_last(self, stream: str, request_id: str, kind: str, data: dict[str, Any]) -> None:
+        """Write one reply, from a thread that has nothing else to do."""
+        line = _line(stream, request_id, kind, data)
+        with self._changed:
+            if self._lines or self._writing:
+                self._lines.append(line)
+                self._changed.notify()
+                return
+            self._writing = True
+        self._send_taken([line])
 
     def close(self) -> None:
         """Write what was given, then end."""
-        self._lines.put(None)
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
         self._thread.join(_END_SECONDS)
 
     def _write(self) -> None:
-        while (first := self._lines.get()) is not None:
-            lines, ended = [first], False
-            while len(lines) < _MOST_AT_ONCE and not self._lines.empty():
-                line = self._lines.get()
-                if line is None:
-                    ended = True
-                    break
-                lines.append(line)
-            self._send(lines)
-            if ended:
-                break
+        while lines := self._take():
+            self._send_taken(lines)
         self._redis.close()
+
+    def _take(self) -> list[Line]:
+        """The next lines, once there are some and nobody else writes; none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._writing and (self._lines or self._ended))
+            lines = [self._lines.popleft() for _ in range(min(len(self._lines), _MOST_AT_ONCE))]
+            self._writing = bool(lines)
+        return lines
+
+    def _send_taken(self, lines: list[Line]) -> None:
+        try:
+            self._send(lines)
+        finally:
+            with self._changed:
+                self._writing = False
+                if self._lines or self._ended:
+                    self._changed.notify()
 
     def _send(self, lines: list[Line]) -> None:
         try:
@@ -64,6 +92,10 @@ class ReplyWriter:
                 pipeline.execute()
         except (redis.RedisError, OSError) as error:
             log.warning("replies lost with Redis; their clients time out", count=len(lines), error=str(error))
+
+
+def _line(stream: str, request_id: str, kind: str, data: dict[str, Any]) -> Line:
+    return stream, {"r": request_id, "k": kind, "d": json.dumps(data)}
 
 
 def _add(connection: Any, line: Line) -> None:

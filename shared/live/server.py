@@ -14,26 +14,58 @@ from shared.live.replies import ReplyWriter
 from shared.telemetry import logger
 
 log = logger(__name__)
+_ADMITS_AFTER_SECONDS = 0.5
+_HEARS_EVERY_MS = 500
+
+
+class InFlight:
+    """One request that is being answered, and what its asker has heard of it."""
+
+    def __init__(self, replies: ReplyWriter, message: dict[str, Any]) -> None:
+        self._replies = replies
+        self._to: tuple[str, str] = message["reply_to"], message["id"]
+        self._admitted_at = time.monotonic()
+        self._admission_is_told = False
+        self._lock = threading.Lock()
+        self.cancelled = threading.Event()
+
+    def tell_admission(self, after_seconds: float = 0.0) -> None:
+        """Let the asker know that it no longer waits for a worker: once, before the first piece of a longer answer.
+
+        An answer that comes at once says so itself, and needs no entry of its own.
+        """
+        with self._lock:
+            if not self._admission_is_told and time.monotonic() - self._admitted_at >= after_seconds:
+                self._admission_is_told = True
+                self._replies.give(*self._to, "admitted", {})
+
+    def reply(self, data: dict[str, Any]) -> None:
+        self.tell_admission()
+        self._replies.give(*self._to, "delta", data)
+
+    def end(self, kind: str, data: dict[str, Any]) -> None:
+        with self._lock:
+            self._admission_is_told = True  # too late now
+        self._replies.give_last(*self._to, kind, data)
 
 
 class LiveContext:
     """One admitted request as its handler sees it."""
 
-    def __init__(self, wiring: Any, message: dict[str, Any], cancelled: threading.Event, reply: Any) -> None:
+    def __init__(self, wiring: Any, message: dict[str, Any], flight: InFlight) -> None:
         self.wiring = wiring
         self.project_id: str = message["project_id"]
         self.request_id: str = message["id"]
         self.batch: bool = message["queue"].endswith(".batch")
         self._deadline = time.monotonic() + float(message["timeout_s"])
-        self._cancelled = cancelled
-        self._reply = reply
+        self._flight = flight
 
     def emit(self, data: dict[str, Any]) -> None:
         """Send a delta."""
-        self._reply("delta", data)
+        self._flight.reply(data)
 
     def cancelled(self) -> bool:
-        return self._cancelled.is_set()
+        return self._flight.cancelled.is_set()
 
     def remaining(self) -> float:
         """Seconds left before the deadline, never negative."""
@@ -51,7 +83,7 @@ class LiveServer:
         self._handlers = handlers
         self._redis = redis.Redis.from_url(wiring.settings.redis_url, socket_keepalive=True, health_check_interval=10)
         self._replies = ReplyWriter(wiring.settings.redis_url)
-        self._running: dict[str, threading.Event] = {}
+        self._running: dict[str, InFlight] = {}
         self._gone: dict[str, float] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -60,27 +92,23 @@ class LiveServer:
 
     def answer(self, message: dict[str, Any]) -> None:
         """Handle one message; its error, whatever it is, goes back to the asker."""
-        request_id, cancelled = message["id"], threading.Event()
+        request_id = message["id"]
         if time.time() > message["admit_before"] or self._is_gone(request_id):
             log.info("live request dropped: its client is gone", live_id=request_id)
             return
-
-        def reply(kind: str, data: dict[str, Any]) -> None:
-            self._replies.give(message["reply_to"], request_id, kind, data)
-
+        flight = InFlight(self._replies, message)
         with self._lock:
-            self._running[request_id] = cancelled
+            self._running[request_id] = flight
         try:
             ids = {"request_id": request_id.split(".")[0], "trace_id": message["trace_id"]}
             with structlog.contextvars.bound_contextvars(**ids):
-                reply("admitted", {})
-                reply("done", self._handle(LiveContext(self._wiring, message, cancelled, reply), message))
+                flight.end("done", self._handle(LiveContext(self._wiring, message, flight), message))
         except UpliftError as error:
-            reply("error", error.as_record())
+            flight.end("error", error.as_record())
         # the process's outer edge: a defect must reach the asker as an error, and the log whole
         except Exception as error:
             log.exception("live handler raised", kind=message["kind"])
-            reply(
+            flight.end(
                 "error",
                 {"code": "internal_error", "status": 500, "message": f"{type(error).__name__}: {error}"},
             )
@@ -91,8 +119,8 @@ class LiveServer:
     def close(self) -> None:
         self._closed.set()
         with self._lock:
-            for event in self._running.values():
-                event.set()
+            for flight in self._running.values():
+                flight.cancelled.set()
         self._replies.close()
 
     def _handle(self, context: LiveContext, message: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +137,7 @@ class LiveServer:
         last = "$"
         while not self._closed.is_set():
             try:
-                found = cast(Any, self._redis.xread({CANCELLATIONS: last}, count=1000, block=1000))
+                found = cast(Any, self._redis.xread({CANCELLATIONS: last}, count=1000, block=_HEARS_EVERY_MS))
             except (redis.RedisError, ValueError, OSError) as error:
                 if self._closed.is_set():
                     return
@@ -120,6 +148,13 @@ class LiveServer:
             for entry_id, fields in entries(found):
                 last = entry_id
                 self._cancel(fields[b"r"].decode())
+            self._tell_admissions()
+
+    def _tell_admissions(self) -> None:
+        with self._lock:
+            running = list(self._running.values())
+        for flight in running:
+            flight.tell_admission(_ADMITS_AFTER_SECONDS)
 
     def _cancel(self, request_id: str) -> None:
         horizon = time.monotonic() - 900
@@ -127,4 +162,4 @@ class LiveServer:
             self._gone = {key: at for key, at in self._gone.items() if at > horizon}
             self._gone[request_id] = time.monotonic()
             if request_id in self._running:
-                self._running[request_id].set()
+                self._running[request_id].cancelled.set()

@@ -35,6 +35,15 @@ class WordEmbedder:
         return [len(text.split()) for text in texts]
 
 
+class _Unheard:
+    """A request in flight whose asker waits for its end alone."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+
+    def reply(self, data: dict[str, Any]) -> None: ...
+
+
 class InProcessLive:
     """Answers live requests in the asking thread with the real handlers."""
 
@@ -45,7 +54,7 @@ class InProcessLive:
         self, queue: str, kind: str, project_id: str, body: dict[str, Any], *, timeout_s: float, **_ids: str
     ) -> dict[str, Any]:
         message = {"project_id": project_id, "id": "req", "queue": queue, "timeout_s": timeout_s}
-        context = LiveContext(self.wiring, message, threading.Event(), lambda _kind, _data: None)
+        context = LiveContext(self.wiring, message, _Unheard())
         return LIVE_HANDLERS[kind](context, body)
 
     def close(self) -> None: ...

@@ -10,6 +10,7 @@ import redis
 from shared.ids import new_id
 from shared.live.protocol import entries
 from shared.live.replies import ReplyWriter
+from shared.live.server import InFlight
 from shared.settings import Settings
 
 pytestmark = pytest.mark.stack
@@ -38,7 +39,7 @@ def test_keeps_the_order_of_every_request_while_many_write_at_once(settings: Set
     def answer(name: str) -> None:
         for number in range(50):
             writer.give(stream, name, "delta", {"number": number})
-        writer.give(stream, name, "done", {})
+        writer.give_last(stream, name, "done", {})
 
     threads = [threading.Thread(target=answer, args=(f"r{n}",)) for n in range(20)]
     for thread in threads:
@@ -50,6 +51,29 @@ def test_keeps_the_order_of_every_request_while_many_write_at_once(settings: Set
     for n in range(20):
         own = [(kind, data) for name, kind, data in found if name == f"r{n}"]
         assert own == [("delta", {"number": number}) for number in range(50)] + [("done", {})]
+
+
+def test_a_last_reply_with_nothing_before_it_is_there_when_giving_it_returns(settings: Settings) -> None:
+    stream, writer = new_id("test:replies:"), ReplyWriter(settings.redis_url)
+    for number in range(20):
+        writer.give_last(stream, f"r{number}", "done", {})
+        assert len(written(settings, stream)) == number + 1
+    writer.close()
+
+
+def test_tells_once_that_a_longer_answer_has_begun_and_never_after_its_end(settings: Settings) -> None:
+    stream, writer = new_id("test:replies:"), ReplyWriter(settings.redis_url)
+    short, long = (InFlight(writer, {"reply_to": stream, "id": name}) for name in ("short", "long"))
+    short.end("done", {})
+    long.tell_admission(after_seconds=60)
+    long.reply({"text": "a"})
+    long.reply({"text": "b"})
+    for flight in (short, long):
+        flight.tell_admission()
+    long.end("done", {})
+    writer.close()
+    found = [(name, kind) for name, kind, _ in written(settings, stream)]
+    assert found == [("short", "done"), ("long", "admitted"), ("long", "delta"), ("long", "delta"), ("long", "done")]
 
 
 def test_never_makes_its_giver_wait_for_redis() -> None:
