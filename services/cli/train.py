@@ -43,6 +43,10 @@ def train(
         str | None,
         typer.Option(help="A file like --data or --corpus to measure on; a dataset has its own split."),
     ] = None,
+    replay: Annotated[
+        str | None,
+        typer.Option(help="Chats or `text` rows that must not be forgotten; --set replay_ratio=0.1 says how much."),
+    ] = None,
     suffix: Annotated[str | None, typer.Option(help="Part of the new model's id.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides weights, order and dropout; 0 if not given.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the job is queued.")] = False,
@@ -62,6 +66,9 @@ def train(
             "seed": seed,
             **_source(client, console, data, corpus, validation),
         }
+        if replay is not None:
+            with StepBoard(console) as board:
+                order["replay_file"] = _uploaded(client, board, replay, "--replay")
         job = client.post("fine_tuning/jobs", {name: value for name, value in order.items() if value is not None})
         console.print(f"Job {job['id']} is queued.", highlight=False, soft_wrap=True)
         if detach:

@@ -31,6 +31,7 @@ class NewTrainingJob:
     dataset_id: str | None
     training_file: str | None
     validation_file: str | None
+    replay_file: str | None
     recipe: Recipe
     auto: list[str]
     suffix: str | None
@@ -81,6 +82,7 @@ def add_training_job(
         dataset_id=wanted.dataset_id,
         training_file=wanted.training_file,
         validation_file=wanted.validation_file,
+        replay_file=wanted.replay_file,
         recipe=wanted.recipe.model_dump(mode="json"),
         auto=wanted.auto,
         seed=wanted.recipe.seed,
@@ -145,6 +147,7 @@ def delete_weights(context: JobContext, command: DeleteWeights) -> None:
 
 def _row_of(context: JobContext, session: Session, command: OrderTraining) -> TrainingJob:
     recipe = Recipe.wanted(command.recipe)
+    _check_replay(recipe, None)
     if recipe.objective != "supervised":
         raise InvalidRecipe("A dataset holds answers, no preferences: train it supervised.", param="recipe.objective")
     repository.check_dataset(session, command.dataset_id)
@@ -182,6 +185,7 @@ def _start_point(session: Session, wanted: NewTrainingJob) -> StartPoint:
 
 
 def _check_source(session: Session, wanted: NewTrainingJob) -> None:
+    _check_replay(wanted.recipe, wanted.replay_file)
     if wanted.dataset_id is not None:
         repository.check_dataset(session, wanted.dataset_id)
         if wanted.recipe.objective == "dpo":
@@ -195,9 +199,25 @@ def _check_source(session: Session, wanted: NewTrainingJob) -> None:
                 "(vs_…) or a file of `text` rows as training_file.",
                 param="training_file",
             )
+    if wanted.replay_file is not None:
+        repository.training_file(session, wanted.replay_file, param="replay_file")
     for param, source in (("training_file", wanted.training_file), ("validation_file", wanted.validation_file)):
         if source is not None:
             _check_file(session, source, wanted.recipe, param)
+
+
+def _check_replay(recipe: Recipe, replay_file: str | None) -> None:
+    """InvalidRecipe or InvalidInput where a file to replay and the share to replay of it are not both given."""
+    if recipe.replay_ratio and replay_file is None:
+        raise InvalidRecipe(
+            "replay_ratio says how much of each batch is replayed, but there is no replay_file to draw from.",
+            param="recipe.replay_ratio",
+        )
+    if replay_file is not None and not recipe.replay_ratio:
+        raise InvalidInput(
+            "Nothing of replay_file would be read: set the recipe's replay_ratio, for example to 0.1.",
+            param="replay_file",
+        )
 
 
 def _check_file(session: Session, source: str, recipe: Recipe, param: str) -> None:

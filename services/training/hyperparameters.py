@@ -2,8 +2,8 @@
 
 The rule for `auto`, where n is the number of training examples and the recipe itself says nothing:
 
-- batch_size: the power of two nearest to n / 16, from 1 to 16, so that an epoch has at least sixteen steps where n
-  allows it.
+- batch_size: the power of two nearest to n / 16, from 1 (with replay from 2) to 16, so that an epoch has at least
+  sixteen steps where n allows it.
 - n_epochs: as many as make 100 steps, from 3 to 10, because a small model needs some dozens of steps; past 2,000
   examples 6,000 / n, at least 1, because a large file needs no repetition. Of continued pretraining from 1 to 4: up to
   four times the same documents teach almost as much as new ones would (Muennighoff et al. 2023, arXiv:2305.16264).
@@ -21,9 +21,9 @@ from services.training.recipe import Recipe
 RECIPE_FIELDS = {"n_epochs": "epochs", "batch_size": "batch_size", "learning_rate_multiplier": "learning_rate"}
 """OpenAI's names and the recipe's, for those that `auto` chooses from the data."""
 
-_DEFAULT_LEARNING_RATE = {"supervised": Recipe().learning_rate, "dpo": 1e-4, "continued_pretraining": 5e-4}
-"""What a learning_rate_multiplier of 1 means. DPO's steps are smaller: its gradient pushes answers away without end.
-Those of continued pretraining are: every token of a window pulls, and what the base knows is to stay."""
+_DEFAULT_LEARNING_RATE = {"supervised": Recipe().learning_rate, "dpo": 1e-4}
+_DEFAULT_LEARNING_RATE["continued_pretraining"] = _DEFAULT_LEARNING_RATE["supervised"]
+"""What a learning_rate_multiplier of 1 means. DPO's steps are smaller: its gradient pushes answers away without end."""
 
 _LARGEST_BATCH = Recipe().batch_size
 _WANTED_STEPS = 100
@@ -55,6 +55,8 @@ def planned(recipe: Recipe, given: Mapping[str, float | str | None]) -> tuple[Re
 def resolved(recipe: Recipe, auto: Collection[str], examples: int) -> Recipe:
     """The recipe with every waiting name chosen by the rule above; `examples` is how many are trained on."""
     batch_size = _batch_size(examples) if "batch_size" in auto else recipe.batch_size
+    if recipe.replay_ratio:
+        batch_size = max(2, batch_size)
     changes: dict[str, Any] = {"batch_size": batch_size}
     if "n_epochs" in auto:
         documents = recipe.objective == "continued_pretraining"

@@ -39,6 +39,7 @@ def job_object(row: TrainingJob, job: Job, who: Caller) -> dict[str, Any]:
         "dataset": row.dataset_id,
         "recipe": row.recipe,
         "prompt": row.prompt,
+        "replay_file": row.replay_file,
         "init_adapter": row.init_adapter_id,
         "progress": job.progress,
         "result": job.result,

@@ -26,6 +26,7 @@ class TrainingOrder(_Message):
     init_adapter_dir: Path | None = None
     train_file: Path
     validation_file: Path | None = None
+    replay_file: Path | None = None
     recipe: Recipe
     state_dir: Path
     checkpoint_dir: Path
@@ -44,6 +45,7 @@ class Started(_Message):
     total_steps: int
     train_examples: int
     validation_examples: int
+    replay_examples: int = 0
     left_out: int
     """Examples longer than `max_length`."""
     longest: int
@@ -75,6 +77,10 @@ class Stepped(_Message):
     """Tokens of the examples, prompt and completion; shared prefixes count in every example."""
     computed_tokens: int
     """Tokens that went through the model after prefixes were shared."""
+    replay_tokens: int | None = None
+    """Those of `tokens` that were replayed."""
+    replay_loss: float | None = None
+    """Of what was replayed; `train_loss` is of the rest alone."""
     seconds: float
     memory_bytes: int
     """Peak resident memory of the training processes so far, added up."""

@@ -53,6 +53,11 @@ class Recipe(BaseModel):
     the effective batch is cut into such pieces. 512: attention over a pack is dense, so larger packs get slower
     per token (640 tok/s at 512, 580 at 1,024 on 2 cores), and smaller ones starve the matrix units."""
 
+    replay_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of every batch that is drawn from the job's `replay_file` instead: examples of what the model shall not
+    forget (Rolnick et al. 2019, arXiv:1811.11682). At least one and never all, so that an epoch takes more steps. 0:
+    without such a file there is nothing to draw from; 0.05 to 0.25 are usual."""
+
     gradient_checkpointing: bool = False
     """Keep only each layer's input for the backward pass and compute the rest again (arXiv:1604.06174): memory of a
     pack falls to one layer's, for one more forward pass a step. It never changes the result. Off: at 512 tokens a
@@ -168,9 +173,13 @@ class Recipe(BaseModel):
     def _fits_together(self) -> Self:
         """Refuse what would be ignored: fields that say nothing under this objective."""
         if self.objective == "dpo":
-            for name in ("label_smoothing", "neftune_alpha"):
+            for name in ("label_smoothing", "neftune_alpha", "replay_ratio"):
                 if getattr(self, name):
                     raise InvalidRecipe(f"{name} is not for the objective dpo; leave it 0.", param=f"recipe.{name}")
+        if self.replay_ratio and self.batch_size < 2:
+            raise InvalidRecipe(
+                "replay_ratio needs a batch_size of at least 2: one example of each kind.", param="recipe.batch_size"
+            )
         if (
             self.objective != "continued_pretraining"
             and self.validation_share != type(self).model_fields["validation_share"].default

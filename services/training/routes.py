@@ -152,6 +152,7 @@ def _wanted(body: CreateJob) -> handlers.NewTrainingJob:
         dataset_id=dataset,
         training_file=training_file,
         validation_file=body.validation_file,
+        replay_file=body.replay_file,
         recipe=recipe if body.seed is None else recipe.model_copy(update={"seed": body.seed}),
         auto=auto,
         suffix=body.suffix,

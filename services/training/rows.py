@@ -1,7 +1,8 @@
 """The rows of one job, from its files, its dataset or its vector store to two files that the child reads."""
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -13,7 +14,7 @@ from services.training.recipe import Recipe
 from services.training.rendering import Renderer
 from services.training.settings import TrainingSettings
 from services.training.tables import TrainingJob
-from services.training.training_files import Source, read_chats, read_preferences, read_texts
+from services.training.training_files import Source, holds_texts, read_chats, read_preferences, read_texts
 from shared.document_text import to_text
 from shared.prompt_format import PromptSpec
 from shared.storage import Storage
@@ -21,12 +22,14 @@ from shared.storage import Storage
 
 @dataclass(frozen=True)
 class Rows:
-    """`train` examples with the sha256 of their rows; `remark` is worth telling whoever watches the job."""
+    """How many examples there are, with the sha256 of all rows that are learned from; `remark` is worth telling whoever
+    watches the job."""
 
     train: int
     validation: int
     sha256: str
     remark: str | None = None
+    replays: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,24 +42,40 @@ class RowWriter:
     model_dir: Path
     settings: TrainingSettings
 
-    def write(self, train: Path, validation: Path) -> Rows:
-        """Fill the two files; NoTrainingExamples where there is nothing to learn."""
+    def write(self, train: Path, validation: Path, replay: Path) -> Rows:
+        """Fill the files; NoTrainingExamples where there is nothing to learn or, though asked for, to replay."""
         recipe = Recipe.model_validate(self.job.recipe)
         documents = recipe.objective == "continued_pretraining"
         rows = self._documents(train, validation, recipe) if documents else self._examples(train, validation, recipe)
         if rows.train == 0:
             named = self.job.training_file or self.job.dataset_id
             raise NoTrainingExamples(f"{named} holds nothing to train on.", param="training_file")
-        return rows
+        if self.job.replay_file is None:
+            return rows
+        digest = self._replay(replay, recipe)
+        return replace(rows, sha256=hashlib.sha256(f"{rows.sha256} {digest}".encode()).hexdigest(), replays=True)
+
+    def _replay(self, path: Path, recipe: Recipe) -> str:
+        """Write what is replayed, chats or documents, whichever the file holds; answers the hash of the rows."""
+        row = repository.training_file(self.session, str(self.job.replay_file), param="replay_file")
+        source = Source("replay_file", row.filename, self.settings.max_line_bytes)
+        with self.storage.open(self.job.project_id, row.blob_key) as stored:
+            texts = holds_texts(stored, source)
+        with self.storage.open(self.job.project_id, row.blob_key) as stored:
+            if texts:
+                return self._write(path, read_texts(stored, source), recipe).sha256
+            return self._renderer().write(path, read_chats(stored, source))[1]
 
     # --- answers and preferences ---
 
     def _examples(self, train: Path, validation: Path, recipe: Recipe) -> Rows:
-        layout = PromptSpec.model_validate(self.job.prompt)
-        renderer = Renderer(self.model_dir, layout, self.job.max_passage_tokens)
+        renderer = self._renderer()
         count, digest = renderer.write(train, self._examples_of("train", recipe))
         validation_count, _ = renderer.write(validation, self._examples_of("validation", recipe))
         return Rows(count, validation_count, digest)
+
+    def _renderer(self) -> Renderer:
+        return Renderer(self.model_dir, PromptSpec.model_validate(self.job.prompt), self.job.max_passage_tokens)
 
     def _examples_of(self, split: str, recipe: Recipe) -> Iterator[Example]:
         """A file where the job names one for the split, or else the dataset's split."""

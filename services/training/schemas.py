@@ -56,8 +56,7 @@ class Hyperparameters(Body):
     batch_size: BatchSize = Field(None, description="Examples per optimiser step.")
     learning_rate_multiplier: Positive = Field(
         None,
-        description="Times the method's default learning rate: 1e-3 for supervised, 1e-4 for dpo, 5e-4 for "
-        "continued_pretraining.",
+        description="Times the method's default learning rate: 1e-3, and 1e-4 for dpo.",
     )
 
 
@@ -134,7 +133,8 @@ Metadata = Annotated[
 
 
 class CreateJob(Body):
-    """OpenAI's body; `dataset`, `recipe`, `prompt`, `max_passage_tokens` and `init_adapter` are ours (`extra_body`)."""
+    """OpenAI's body; `dataset`, `replay_file`, `recipe`, `prompt`, `max_passage_tokens` and `init_adapter` are ours
+    (`extra_body`)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -189,6 +189,11 @@ class CreateJob(Body):
         None, description="Must be empty: none is supported.", json_schema_extra={"maxItems": 0}
     )
 
+    replay_file: str | None = Field(
+        None,
+        description="A file of purpose `fine-tune`, chats or `text` rows, of what the model shall not forget: the "
+        "recipe's `replay_ratio` of every batch is drawn from it.",
+    )
     dataset: str | None = Field(None, description="A dataset to train on, in place of `training_file`.")
     recipe: str | dict[str, Any] = Field(
         "default", description="A recipe's name, or differences to the default (`base` names another start)."

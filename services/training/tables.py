@@ -21,6 +21,7 @@ class TrainingJob(TenantRow, Base):
     dataset_id: Mapped[str | None]
     training_file: Mapped[str | None]
     validation_file: Mapped[str | None]
+    replay_file: Mapped[str | None]
     recipe: Mapped[dict[str, Any]]
     seed: Mapped[int] = mapped_column(sa.BigInteger)
     suffix: Mapped[str | None]

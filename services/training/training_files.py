@@ -7,7 +7,7 @@ from typing import IO, Any
 
 from services.training.corpus import group_of
 from services.training.domain import Document, Example
-from services.training.errors import InvalidTrainingFile
+from services.training.errors import InvalidTrainingFile, NoTrainingExamples
 from shared.text_lines import UnreadableText, numbered_lines
 
 _ROLES = ("system", "user", "assistant")
@@ -59,6 +59,14 @@ def read_texts(stored: IO[bytes], source: Source) -> Iterator[Document]:
             yield _document(record)
         except ValueError as error:
             raise source.refuse(number, str(error)) from error
+
+
+def holds_texts(stored: IO[bytes], source: Source) -> bool:
+    """Whether the first row is a document, not a chat; NoTrainingExamples where there is no row."""
+    first = next(_records(stored, source), None)
+    if first is None:
+        raise NoTrainingExamples(f"{source.param} ({source.filename}) holds no rows.", param=source.param)
+    return "text" in first[1]
 
 
 def _records(stored: IO[bytes], source: Source) -> Iterator[tuple[int, dict[str, Any]]]:

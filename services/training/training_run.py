@@ -91,10 +91,11 @@ class TrainingRun:
         base = model_folder(self._settings.models_dir, job.base_model)
         if job.validated_at is None:
             files = " and validation file: ".join(filter(None, (self._source, job.validation_file)))
+            files += f" and replay file: {job.replay_file}" if job.replay_file else ""
             self._context.event(f"Validating training file: {files}")
-        train, validation = folder / "train.jsonl", folder / "validation.jsonl"
+        train, validation, replay = (folder / f"{name}.jsonl" for name in ("train", "validation", "replay"))
         with self._context.transaction() as session:
-            rows = RowWriter(session, self._storage, job, base, self._settings).write(train, validation)
+            rows = RowWriter(session, self._storage, job, base, self._settings).write(train, validation, replay)
             init = repository.start_weights(session, job.init_adapter_id) if job.init_adapter_id else None
             recorded = repository.recorded_step(session, job.id)
         if rows.remark is not None and job.validated_at is None:
@@ -106,6 +107,7 @@ class TrainingRun:
             init_adapter_dir=self._storage.local_folder(job.project_id, init) if init else None,
             train_file=train,
             validation_file=validation if rows.validation else None,
+            replay_file=replay if rows.replays else None,
             recipe=self._resolve_recipe(rows.train),
             state_dir=folder / "states",
             checkpoint_dir=folder / "checkpoints",

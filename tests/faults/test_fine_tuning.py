@@ -44,6 +44,7 @@ def order(database: Database, storage: Storage, project_id: str, home: Path) -> 
             dataset_id=None,
             training_file=files[0],
             validation_file=files[1],
+            replay_file=None,
             recipe=recipe,
             auto=[],
             suffix=None,

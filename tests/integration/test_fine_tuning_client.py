@@ -541,3 +541,36 @@ def test_refuses_documents_where_they_cannot_be_learned(
     failed = client.fine_tuning.jobs.retrieve(job.id)
     assert failed.error is not None
     assert "training_file (rows.jsonl), line 1: `messages` is not supported" in failed.error.message
+
+
+@pytest.mark.parametrize("kind", ["chats", "texts"])
+def test_replays_old_examples_beside_the_new_ones(
+    client: openai.OpenAI, runner: JobRunner, project_id: str, kind: str
+) -> None:
+    old = [chat(f"say {n}", "ok") for n in range(5)] if kind == "chats" else [{"text": f"ok {n}"} for n in range(5)]
+    job = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=upload(client, sums(9)),
+        method=supervised(n_epochs=1, batch_size=4),
+        extra_body={"replay_file": upload(client, old), "recipe": {"replay_ratio": 0.25}},
+    )
+    assert runner.run(project_id, job.id) == "succeeded", client.fine_tuning.jobs.retrieve(job.id).error
+    metrics: list[Any] = [e.data for e in client.fine_tuning.jobs.list_events(job.id) if e.type == "metrics"]
+    assert len(metrics) == 3, "three new examples a step beside one old"
+    each = tokens_of(old[0]) if kind == "chats" else 1 + len("ok 1") + 1  # what begins a text, and its end
+    assert [entry["replay_tokens"] for entry in metrics] == [each] * 3
+    assert all(entry["replay_loss"] > 0 for entry in metrics)
+    done = client.fine_tuning.jobs.retrieve(job.id)
+    assert done.trained_tokens == sum(map(tokens_of, sums(9))) + 3 * each
+
+
+def test_refuses_a_replay_that_cannot_be(client: openai.OpenAI) -> None:
+    chats = upload(client, sums(3))
+    for extra, code, param in [
+        ({"replay_file": chats}, "invalid_input", "replay_file"),
+        ({"recipe": {"replay_ratio": 0.1}}, "invalid_recipe", "recipe.replay_ratio"),
+        ({"replay_file": "file-none", "recipe": {"replay_ratio": 0.1}}, "file_not_found", "replay_file"),
+    ]:
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.fine_tuning.jobs.create(model="tiny", training_file=chats, extra_body=extra)
+        assert (refused.value.code, refused.value.param) == (code, param)

@@ -61,7 +61,9 @@ class Runs:
         on_event: Callable[[Any], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
         data: str = "data",
+        replayed: int = 0,
     ) -> Training:
+        """The last `replayed` of the training examples are not trained on but replayed."""
         torch.manual_seed(recipe.seed)
         whole = AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32)
         model = prepare(whole, AutoTokenizer.from_pretrained(self.folder), frozen=recipe.tune != "full")
@@ -81,7 +83,8 @@ class Runs:
             tuned=make_trainable(model, recipe),
             objective=Supervised(model, Noise.of(recipe)),
             recipe=recipe,
-            train=examples[:12],
+            train=examples[: 12 - replayed],
+            replay=examples[12 - replayed : 12],
             validation=examples[12:],
             base_model="tiny",
             state_dir=self.state_dir,

@@ -18,18 +18,21 @@ _COMMON_SHARE, _COMMON_LEAST = 0.1, 6
 Hashes = npt.NDArray[np.uint64]
 
 
-def found(train: list[Group], validation: list[Group], *, leave_out: bool) -> tuple[list[Group], int]:
-    """The training examples, without the repeating ones if they are to be left out, and how many validation examples
-    are repeated in what stays."""
+def found(
+    train: list[Group], validation: list[Group], replay: list[Group], *, leave_out: bool
+) -> tuple[list[Group], list[Group], int]:
+    """The training examples and what is replayed beside them, without the repeating ones if they are to be left out,
+    and how many validation examples are repeated in what stays."""
     if not validation:
-        return train, 0
-    pairs = repeats(train, validation)
+        return train, replay, 0
+    pairs = repeats([*train, *replay], validation)
     if leave_out:
         repeating = {row for row, _ in pairs}
         kept = [group for row, group in enumerate(train) if row not in repeating]
-        if kept:
-            return kept, 0
-    return train, len({row for _, row in pairs})
+        kept_replay = [group for row, group in enumerate(replay, start=len(train)) if row not in repeating]
+        if kept and (kept_replay or not replay):
+            return kept, kept_replay, 0
+    return train, replay, len({row for _, row in pairs})
 
 
 def repeats(train: Sequence[Group], validation: Sequence[Group]) -> list[tuple[int, int]]:

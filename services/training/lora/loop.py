@@ -83,6 +83,8 @@ class Training:
     should_stop: Callable[[], bool]
     share: Share
     ranks: Ranks = ALONE
+    replay: list[Group] = field(default_factory=list)
+    """What is replayed beside the training examples."""
     progress: Progress = field(default_factory=Progress)
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -92,7 +94,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.train = drawn(self.train, self.recipe.train_share, self.recipe.seed)
-        self.plan = Plan(self.recipe, len(self.train))
+        self.plan = Plan(self.recipe, len(self.train), len(self.replay))
         self.train_sample = evenly(self.train, sample_size(len(self.train), self.recipe))
         self.sample = evenly(self.validation, self.recipe.max_validation_examples)
         self.parameters = dict(self.tuned.named_parameters())
@@ -208,7 +210,8 @@ class Training:
         began = time.perf_counter()
         torch.set_num_threads(self.share.threads())
         batch = [self.train[index] for index in self.plan.batch(step)]
-        tally = self._gradients(batch)
+        again = [self.replay[index] for index in self.plan.replayed(step)]
+        tally, replayed = self._gradients(batch, again)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm))
         if not (math.isfinite(tally.loss) and math.isfinite(norm)):
             raise NonFiniteLoss(f"The loss is {tally.mean_loss} and the gradient's norm {norm} at step {step}.")
@@ -218,7 +221,8 @@ class Training:
         self.optimizer.step()
         self.tuned.took_step()
         self.optimizer.zero_grad(set_to_none=True)
-        tokens = sum(self.objective.tokens(group) for group in batch)
+        replay_tokens = sum(map(self.objective.tokens, again))
+        tokens = sum(map(self.objective.tokens, batch)) + replay_tokens
         progress = self.progress
         progress.step, progress.train_loss = step, tally.mean_loss
         progress.trained_tokens += tokens
@@ -238,7 +242,9 @@ class Training:
                 learning_rate=rate,
                 gradient_norm=norm,
                 tokens=tokens,
-                computed_tokens=tally.computed,
+                computed_tokens=tally.computed + replayed.computed,
+                replay_tokens=replay_tokens if again else None,
+                replay_loss=replayed.mean_loss if again else None,
                 seconds=seconds,
                 memory_bytes=self._memory_bytes(),
                 valid_loss=validated and validated.mean_loss,
@@ -263,15 +269,22 @@ class Training:
                 self._keep_checkpoint(step, self.tuned.kept())
             self.pace.validation_took(time.perf_counter() - began - seconds)
 
-    def _gradients(self, batch: list[Group]) -> Tally:
-        """Accumulate the gradient of the effective batch's mean loss, over all ranks."""
-        tally, weight = Tally(), self.objective.weight(batch)
-        for groups in split_batch(self.ranks.part(batch), self.recipe.micro_batch_tokens):
-            loss, part = self.objective.loss(groups)
+    def _gradients(self, batch: list[Group], again: list[Group]) -> tuple[Tally, Tally]:
+        """Accumulate the gradient of the effective batch's mean loss, over all ranks; sums of what is new and of what is
+        replayed."""
+        weight = self.objective.weight([*batch, *again])
+        tallies = self._backward(batch, weight), self._backward(again, weight)
+        self.ranks.sum_gradients(self.parameters.values())
+        return self.ranks.sum_tally(tallies[0]), self.ranks.sum_tally(tallies[1])
+
+    def _backward(self, groups: list[Group], weight: int) -> Tally:
+        """Of this rank's part."""
+        tally = Tally()
+        for some in split_batch(self.ranks.part(groups), self.recipe.micro_batch_tokens):
+            loss, part = self.objective.loss(some)
             (loss / weight).backward()
             tally.add(part)
-        self.ranks.sum_gradients(self.parameters.values())
-        return self.ranks.sum_tally(tally)
+        return tally
 
     def _validate(self, step: int) -> tuple[Tally | None, Tally | None]:
         """The sample's sums and, at the end or where the sample is all there is, those of all validation examples."""

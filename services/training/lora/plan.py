@@ -10,17 +10,32 @@ import numpy as np
 
 from services.training.recipe import Recipe
 
+_REPLAY = 1
+"""Parts the replay's random stream from that of the examples, which has no third number."""
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps count from 1; `examples` is the number of training examples."""
+    """Steps count from 1; `examples` is the number of training examples, `replay` of those to draw beside them."""
 
     recipe: Recipe
     examples: int
+    replay: int = 0
+
+    @property
+    def replayed_at_once(self) -> int:
+        """Of a whole batch's examples, how many are replayed."""
+        wanted = round(self.recipe.replay_ratio * self.recipe.batch_size)
+        return min(max(1, wanted), self.recipe.batch_size - 1) if self.replay and self.recipe.replay_ratio else 0
+
+    @property
+    def fresh_at_once(self) -> int:
+        """The rest of a whole batch."""
+        return self.recipe.batch_size - self.replayed_at_once
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(self.examples / self.recipe.batch_size)
+        return math.ceil(self.examples / self.fresh_at_once)
 
     @property
     def total_steps(self) -> int:
@@ -31,8 +46,18 @@ class Plan:
         """Indices of the step's examples: every example once per epoch, in an order that the seed decides."""
         epoch, within = divmod(step - 1, self.steps_per_epoch)
         order = np.random.default_rng([self.recipe.seed, epoch]).permutation(self.examples)
-        start = within * self.recipe.batch_size
-        return [int(index) for index in order[start : start + self.recipe.batch_size]]
+        start = within * self.fresh_at_once
+        return [int(index) for index in order[start : start + self.fresh_at_once]]
+
+    def replayed(self, step: int) -> list[int]:
+        """Indices of what the step replays: all of it in an order that the seed decides, then again in another."""
+        first = (step - 1) * self.replayed_at_once
+        places = range(first, first + self.replayed_at_once)
+        orders = {
+            again: np.random.default_rng([self.recipe.seed, again, _REPLAY]).permutation(self.replay)
+            for again in {place // self.replay for place in places}
+        }
+        return [int(orders[place // self.replay][place % self.replay]) for place in places]
 
     def epoch(self, step: int) -> float:
         return step / self.steps_per_epoch

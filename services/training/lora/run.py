@@ -30,7 +30,7 @@ from services.training.lora.ranks import ALONE, Ranks, joined
 from services.training.lora.reference import cached_reference
 from services.training.lora.token_cache import cached
 from services.training.lora.tuned import check_start, make_trainable
-from services.training.lora.windows import read_texts, windows_of
+from services.training.lora.windows import holds_texts, read_texts, windows_of
 from services.training.order import HANDED_OVER, MEETING, ChildEvent, Failed, Started, TrainingOrder
 from services.training.recipe import Recipe
 from services.training.settings import Launch
@@ -95,7 +95,11 @@ def prepare(
     left_out_too: list[int] = []
     if order.validation_file is not None:
         validation, left_out_too = tokens_of(model, order, order.validation_file, "validation_file")
-    examples, leaked = leaks.found(examples, validation, leave_out=recipe.leave_out_leaked)
+    replay: list[Group] = []
+    if order.replay_file is not None:
+        replay, left_out_of_replay = tokens_of(model, order, order.replay_file, "replay_file")
+        left_out_too = left_out_too + left_out_of_replay
+    examples, replay, leaked = leaks.found(examples, validation, replay, leave_out=recipe.leave_out_leaked)
     tuned = make_trainable(model, recipe, order.init_adapter_dir)
     with ranks.in_turn():  # the first keeps what it computes; the others read it
         objective = objective_of(order, model, [*examples, *validation], stop)
@@ -115,6 +119,7 @@ def prepare(
         should_stop=stop.is_set,
         share=share,
         ranks=ranks,
+        replay=replay,
     )
     resumed_from = training.resume()
     tell(
@@ -122,8 +127,9 @@ def prepare(
             total_steps=training.plan.total_steps,
             train_examples=len(training.train),
             validation_examples=len(validation),
+            replay_examples=len(replay),
             left_out=len(left_out) + len(left_out_too),
-            longest=max([len(e) for e in flat([*examples, *validation])] + left_out + left_out_too),
+            longest=max([len(e) for e in flat([*examples, *validation, *replay])] + left_out + left_out_too),
             leaked=leaked,
             resumed_from=resumed_from,
             resumed_with=training.differs,
@@ -147,7 +153,7 @@ def tokens_of(model: BaseModel, order: TrainingOrder, rows: Path, param: str) ->
 
 
 def _tokenized(tokenizer: Any, rows: Path, recipe: Recipe) -> tuple[list[Group], list[int]]:
-    if recipe.objective == "continued_pretraining":
+    if holds_texts(rows):
         return windows_of(tokenizer, read_texts(rows), recipe.max_length), []
     return tokenize(tokenizer, read_rows(rows), recipe.max_length)
 

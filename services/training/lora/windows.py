@@ -11,6 +11,12 @@ _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<|end▁of▁sentence|>")
 """What parted documents in pretraining, where the end-of-sequence token of a model tuned for chat ends a turn."""
 
 
+def holds_texts(path: Path) -> bool:
+    """Whether the rows of a file are documents, not chats."""
+    with path.open(encoding="utf-8") as rows:
+        return "text" in json.loads(next(rows, "{}"))
+
+
 def read_texts(path: Path) -> list[str]:
     """The documents of a JSON-lines file that `services/training/corpus.py` wrote."""
     with path.open(encoding="utf-8") as rows:

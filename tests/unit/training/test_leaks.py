@@ -46,12 +46,16 @@ def test_one_changed_word_is_nearly_the_same() -> None:
 @pytest.mark.parametrize("leave_out", [False, True])
 def test_repeating_training_examples_are_counted_or_left_out(leave_out: bool) -> None:
     train, validation = many(40, 5), many(10, 6)
-    kept, leaked = found([*train, *validation[:3], validation[0]], validation, leave_out=leave_out)
-    assert (kept, leaked) == ((train, 0) if leave_out else ([*train, *validation[:3], validation[0]], 3))
+    old = many(5, 8)
+    kept, replayed, leaked = found(
+        [*train, *validation[:3], validation[0]], validation, [*old, *validation[2:4]], leave_out=leave_out
+    )
+    assert (kept, leaked) == ((train, 0) if leave_out else ([*train, *validation[:3], validation[0]], 4))
+    assert replayed == (old if leave_out else [*old, *validation[2:4]])
 
 
 def test_no_validation_no_leak() -> None:
-    assert found(many(3, 0), [], leave_out=True)[1] == 0
+    assert found(many(3, 0), [], [], leave_out=True)[2] == 0
 
 
 def test_a_smaller_share_is_part_of_a_larger_one() -> None:

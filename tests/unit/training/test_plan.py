@@ -27,6 +27,30 @@ def test_orders_epochs_and_seeds_differently() -> None:
     assert plan.batch(1) == Plan(Recipe(batch_size=50, epochs=2), 50).batch(1)
 
 
+@given(st.integers(1, 60), st.integers(1, 30), st.integers(2, 20), st.floats(0.01, 0.99), st.integers(0, 5))
+def test_replays_a_share_of_every_batch_all_of_it_in_turn(
+    examples: int, replay: int, batch_size: int, ratio: float, seed: int
+) -> None:
+    plan = Plan(Recipe(batch_size=batch_size, epochs=2, seed=seed, replay_ratio=ratio), examples, replay)
+    fresh, again = plan.fresh_at_once, plan.replayed_at_once
+    assert fresh + again == batch_size
+    assert again == min(max(1, round(ratio * batch_size)), batch_size - 1)
+    epoch = range(1, plan.steps_per_epoch + 1)
+    assert sorted(place for step in epoch for place in plan.batch(step)) == list(range(examples))
+    drawn = [place for step in range(1, plan.total_steps + 1) for place in plan.replayed(step)]
+    assert len(drawn) == plan.total_steps * again
+    for first in range(0, len(drawn) - replay + 1, replay):
+        assert sorted(drawn[first : first + replay]) == list(range(replay))
+    same = Plan(Recipe(batch_size=batch_size, epochs=2, seed=seed, replay_ratio=ratio), examples, replay)
+    assert same.replayed(plan.total_steps) == plan.replayed(plan.total_steps), "of the step's number alone"
+
+
+def test_without_replay_nothing_changes() -> None:
+    assert Plan(Recipe(replay_ratio=0.5), 40).batch(1) == Plan(Recipe(), 40).batch(1)
+    assert Plan(Recipe(replay_ratio=0.5), 40).replayed(1) == []
+    assert Plan(Recipe(), 40, replay=9).replayed(1) == []
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_learning_rate_warms_up_to_the_peak_and_never_passes_it(schedule: str) -> None:
     plan = Plan(Recipe.from_differences({"schedule": schedule, "warmup_ratio": 0.1, "epochs": 10}), 160)
