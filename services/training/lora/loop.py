@@ -270,8 +270,8 @@ class Training:
             self.pace.validation_took(time.perf_counter() - began - seconds)
 
     def _gradients(self, batch: list[Group], again: list[Group]) -> tuple[Tally, Tally]:
-        """Accumulate the gradient of the effective batch's mean loss, over all ranks; sums of what is new and of what is
-        replayed."""
+        """Accumulate the gradient of the effective batch's mean loss, over all ranks; sums of what is new and of
+        what is replayed."""
         weight = self.objective.weight([*batch, *again])
         tallies = self._backward(batch, weight), self._backward(again, weight)
         self.ranks.sum_gradients(self.parameters.values())
