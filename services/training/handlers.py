@@ -31,7 +31,6 @@ class NewTrainingJob:
     dataset_id: str | None
     training_file: str | None
     validation_file: str | None
-    replay_file: str | None
     recipe: Recipe
     auto: list[str]
     suffix: str | None
@@ -39,6 +38,7 @@ class NewTrainingJob:
     prompt: PromptSpec
     max_passage_tokens: int | None
     init_adapter: str | None
+    replay_file: str | None = None
 
 
 @dataclass(frozen=True)
