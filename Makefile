@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: help setup models up down demo test test-tools contract-environments fuzz check format docs lock clean \
-  bench-statistics bench-gateway bench-resume bench-training bench-search
+  bench-statistics bench-gateway bench-doctor bench-resume bench-training bench-search
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ format: environment ## Format and mend what ruff can
 
 bench-statistics: environment ## Coverage and false alarms of the intervals, simulated (about 10 minutes)
 	@$(BIN)/python -m tests.benchmarks.statistics_coverage
+
+bench-doctor: environment ## Runs made sick on purpose, and what the doctor says of each: a confusion matrix
+	@$(BIN)/python -m tests.benchmarks.doctor_study
 
 bench-gateway: setup ## What the door costs beside the engine, and 200 streaming clients at once (about 10 minutes)
 	@$(BIN)/python -m tests.benchmarks.door_alone

@@ -1,4 +1,4 @@
-"""`uplift doctor`: is this machine fit, and if not, what to do about it."""
+"""`uplift doctor`: is this machine fit, or with a job, was its training; and if not, what to do about it."""
 
 import importlib.metadata
 import os
@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import psutil
 import typer
@@ -18,6 +19,9 @@ from deploy.local.models.catalogue import CATALOGUE
 from deploy.local.postgres import choose_identity
 from deploy.local.supervisor import check_port
 from deploy.local.valkey import find_server
+from services.cli import diagnosis
+from services.cli.client import Client
+from services.cli.tables import wide_console
 from shared.settings import Settings
 
 MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
@@ -32,15 +36,37 @@ class Finding:
     text: str
 
 
-def doctor() -> None:
-    """Check Python, disk, memory, port, models and engines; exit status 1 if something must be mended."""
+def doctor(
+    job: Annotated[str | None, typer.Argument(help="A fine-tuning job to diagnose; without one, this machine.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Train again with the first finding's remedy.")] = False,
+) -> None:
+    """Check Python, disk, memory, port, models and engines; exit status 1 if something must be mended.
+
+    With a fine-tuning job: what went wrong in its training, on what evidence, and the remedy.
+    """
     settings = Settings()
+    if job is not None:
+        _diagnose(settings, job, apply=apply)
+        return
+    if apply:
+        raise typer.BadParameter("--apply needs a fine-tuning job to remedy.")
     findings = list(examine(settings))
     console = Console()
     for finding in findings:
         console.print(f"{MARKS[finding.level]} {finding.text}", highlight=False)
     if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(1)
+
+
+def _diagnose(settings: Settings, job: str, *, apply: bool) -> None:
+    with Client(settings) as client:
+        found = client.get(f"fine_tuning/jobs/{job}/diagnosis")
+        events = client.everything(f"fine_tuning/jobs/{job}/events")
+        steps = sorted((event["data"] for event in events if event["type"] == "metrics"), key=lambda data: data["step"])
+        diagnosis.show(wide_console(), found, steps)
+        if apply:
+            made = client.post(f"fine_tuning/jobs/{job}/remedy")
+            typer.echo(f"Started {made['id']}; `uplift doctor {job}` shows both scores when it is done.")
 
 
 def examine(settings: Settings) -> Iterator[Finding]:

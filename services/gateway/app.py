@@ -17,6 +17,7 @@ from services.gateway.wiring import GatewayWiring
 from services.generation.routes import router as generation
 from services.retrieval.routes import router as retrieval
 from services.training.adapters.routes import router as adapters
+from services.training.doctor.routes import router as doctor
 from services.training.export.routes import router as exports
 from services.training.recipes.routes import router as recipes
 from services.training.routes import router as training
@@ -27,7 +28,7 @@ from shared.telemetry import configure_logging
 from shared.web import create_app as create_edge
 
 ROUTERS = [
-    *(generation, retrieval, data, uploads, training, searches, adapters, exports, recipes),
+    *(generation, retrieval, data, uploads, training, doctor, searches, adapters, exports, recipes),
     *(evaluation, evals, batches, jobs, access),
 ]
 """What is asked most comes first: a request is compared with every route until one fits."""

@@ -122,6 +122,20 @@ class CheckpointSaved(_Message):
     metrics: dict[str, float | None]
 
 
+class Probed(_Message):
+    """General questions, scored before the training and with the weights that are kept: what it made the model forget.
+
+    Losses are means over the questions, each in nats per token of its answer.
+    """
+
+    event: Literal["probe"] = "probe"
+    questions: int
+    before: float
+    after: float
+    change_error: float | None
+    """Standard error of the mean change, question by question."""
+
+
 class Finished(_Message):
     event: Literal["done"] = "done"
     steps: int
@@ -142,7 +156,7 @@ class Failed(_Message):
 
 
 ChildEvent = Annotated[
-    Started | Stepped | StateSaved | CheckpointSaved | Finished | Failed, Field(discriminator="event")
+    Started | Stepped | StateSaved | CheckpointSaved | Probed | Finished | Failed, Field(discriminator="event")
 ]
 _EVENTS: TypeAdapter[ChildEvent] = TypeAdapter(ChildEvent)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from services.training import repository
 from services.training.domain import checkpoint_model_id
 from services.training.loggers import Loggers
-from services.training.order import CheckpointSaved, ChildEvent, Started, StateSaved, Stepped
+from services.training.order import CheckpointSaved, ChildEvent, Probed, Started, StateSaved, Stepped
 from services.training.recipe import Recipe
 from services.training.settings import TrainingSettings
 from services.training.tables import CheckpointRow, TrainingJob
@@ -42,6 +42,11 @@ class Recorder:
                 self._keep_state(event)
             case CheckpointSaved():
                 self._keep_checkpoint(event)
+            case Probed():
+                self._context.event(
+                    f"Loss on {event.questions} general questions: {event.before:.3f} before, {event.after:.3f} now",
+                    data={"general_ability": event.model_dump(mode="json", exclude={"event"})},
+                )
 
     def _started(self, event: Started) -> None:
         self.recipe = event.recipe

@@ -10,7 +10,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PURE_FILES = ("domain.py", "recipe.py")
-PURE_FOLDERS = ("services/evaluation/metrics", "services/evaluation/statistics")
+PURE_FOLDERS = (
+    "services/evaluation/metrics",
+    "services/evaluation/statistics",
+    *(
+        f"services/training/doctor/{name}.py"
+        for name in ("facts", "findings", "measures", "rules", "curve_rules", "diagnosis")
+    ),
+)
 HEAVY = {"torch", "transformers", "peft", "sentence_transformers", "accelerate"}
 HEAVY_ROOMS = (
     "services/training/lora/",

@@ -26,6 +26,7 @@ from services.training.lora.noise import Noise
 from services.training.lora.objectives import ContinuedPretraining, Objective, Preference, Supervised, flat
 from services.training.lora.output import write_adapter_folder
 from services.training.lora.packing import Group
+from services.training.lora.probe import Probe
 from services.training.lora.ranks import ALONE, Ranks, joined
 from services.training.lora.reference import cached_reference
 from services.training.lora.token_cache import cached
@@ -78,10 +79,14 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal", ranks: Ranks 
             recipe = recipe.model_copy(update=shape_of(order.init_adapter_dir))
     torch.manual_seed(recipe.seed)
     model = load_base(order.model_dir, recipe.tune)
+    probe = Probe.of(model)
     training = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop, ranks)
     finished = training.run()
     if ranks.leads:
         write_adapter_folder(order, training, finished)
+        if probe is not None:
+            training.tuned.load(training.best or training.tuned.tensors())
+            say(probe.compared())
         say(finished)
 
 

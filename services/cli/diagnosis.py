@@ -1,0 +1,69 @@
+"""A fine-tuning job's diagnosis as a terminal shows it: verdict, evidence, remedy, and the curves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_WIDTH, _HEIGHT = 64, 10
+
+
+def show(console: Console, diagnosis: dict[str, Any], steps: Sequence[dict[str, Any]]) -> None:
+    """Everything, the curves first."""
+    for line in curves(steps):
+        console.print(Text(line))
+    healthy = diagnosis["verdict"] == "healthy"
+    console.print(Text(_words(diagnosis["verdict"]), style="bold green" if healthy else "bold yellow"))
+    for finding in diagnosis["findings"]:
+        console.print(Text(f"\n{_words(finding['verdict'])}: {finding['summary']}"))
+        console.print(evidence_table(finding))
+        remedy = finding["remedy"]
+        changes = ", ".join(f"{name}={value}" for name, value in remedy["recipe"].items())
+        console.print(Text(f"Remedy: {remedy['advice']} ({changes})"))
+    for reason in diagnosis["not_judged"]:
+        console.print(Text(f"Not judged: {reason}.", style="dim"))
+    for tried in diagnosis["remedies"]:
+        console.print(Text(_tried(tried, diagnosis["valid_loss"])))
+
+
+def evidence_table(finding: dict[str, Any]) -> Table:
+    """One row a number."""
+    table = Table("evidence", "value", "limit", "steps", box=None, header_style="bold", pad_edge=False)
+    for one in finding["evidence"]:
+        steps = "–".join(map(str, dict.fromkeys(one["steps"]))) if one["steps"] else ""
+        table.add_row(one["name"], _number(one["value"]), _number(one["limit"]), steps)
+    return table
+
+
+def curves(steps: Sequence[dict[str, Any]]) -> list[str]:
+    """Training loss as dots, validation loss as circles, over the steps; nothing before the second step."""
+    if len(steps) < 2:
+        return []
+    dots = [(step["step"], step["train_loss"], "·") for step in steps]
+    circles = [(step["step"], step["valid_loss"], "o") for step in steps if step.get("valid_loss") is not None]
+    heights = [loss for _, loss, _ in (*dots, *circles)]
+    low, high = min(heights), max(heights)
+    first, last = dots[0][0], dots[-1][0]
+    rows = [[" "] * _WIDTH for _ in range(_HEIGHT)]
+    for step, loss, mark in (*dots, *circles):
+        column = round((step - first) / (last - first) * (_WIDTH - 1))
+        rows[round((high - loss) / ((high - low) or 1) * (_HEIGHT - 1))][column] = mark
+    labels = {0: f"{high:8.3f}", _HEIGHT - 1: f"{low:8.3f}"}
+    drawn = [f"{labels.get(place, ''):8} │{''.join(row).rstrip()}" for place, row in enumerate(rows)]
+    return [*drawn, f"{'':8} └{'─' * _WIDTH}", f"{'':10}steps {first} to {last}; · training loss, o validation loss"]
+
+
+def _tried(tried: dict[str, Any], before: float | None) -> str:
+    after = tried["valid_loss"]
+    scores = "" if before is None or after is None else f": validation loss {before:.4f}, now {after:.4f}"
+    return f"Remedy for {_words(tried['verdict'])} {tried['fine_tuning_job_id']} ({tried['status']}){scores}"
+
+
+def _words(verdict: str) -> str:
+    return verdict.replace("_", " ")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,1 @@
+"""The training doctor: from what a run recorded to a verdict with evidence and one remedy. Pure, without torch."""

@@ -1,0 +1,53 @@
+"""What a model could do before: its loss on a few general questions, so that forgetting shows after training.
+
+The questions are in services/training/doctor/general.jsonl, written for this purpose.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from services.training.errors import InvalidTrainingFile, NoChatTemplate, NoTrainingExamples
+from services.training.lora.base_model import BaseModel
+from services.training.lora.examples import read_rows, tokenize
+from services.training.lora.objectives import Objective, Supervised, evaluating
+from services.training.lora.packing import Group
+from services.training.order import Probed
+
+GENERAL_QUESTIONS = Path(__file__).parents[1] / "doctor" / "general.jsonl"
+_LONGEST = 256
+
+
+class Probe:
+    """The questions with each one's loss before anything was learned, in nats per token of the answer."""
+
+    def __init__(self, model: BaseModel, groups: list[Group]) -> None:
+        self._model, self._groups = model, groups
+        self._before = self._losses()
+
+    @classmethod
+    def of(cls, model: BaseModel, questions: Path = GENERAL_QUESTIONS) -> "Probe | None":
+        """None for a model that is not asked in turns (without a chat template, or with one that refuses these)."""
+        try:
+            groups, _ = tokenize(model.tokenizer, read_rows(questions), _LONGEST)
+        except (NoChatTemplate, NoTrainingExamples, InvalidTrainingFile):
+            return None
+        return cls(model, groups)
+
+    def compared(self) -> Probed:
+        """The questions' mean losses before and now, with the standard error of the mean difference."""
+        after = self._losses()
+        change = after - self._before
+        return Probed(
+            questions=len(change),
+            before=float(self._before.mean()),
+            after=float(after.mean()),
+            change_error=float(change.std(ddof=1)) / math.sqrt(len(change)) if len(change) > 1 else None,
+        )
+
+    def _losses(self) -> np.ndarray:
+        objective: Objective = Supervised(self._model)
+        with evaluating(self._model):
+            tallies = [objective.loss([group])[1] for group in self._groups]
+        return np.array([tally.mean_loss for tally in tallies])

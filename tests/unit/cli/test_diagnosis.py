@@ -1,0 +1,54 @@
+"""A diagnosis on a terminal."""
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from services.cli.diagnosis import curves, show
+
+STEPS: list[dict[str, Any]] = [
+    {"step": step, "train_loss": 4.0 / step} | ({"valid_loss": 3.0} if step % 5 == 0 else {}) for step in range(1, 21)
+]
+DIAGNOSIS: dict[str, Any] = {
+    "verdict": "leak_suspected",
+    "valid_loss": 3.0,
+    "findings": [
+        {
+            "verdict": "leak_suspected",
+            "summary": "8 of 40 [repeat].",
+            "evidence": [{"name": "share", "value": 0.2, "limit": 0.05, "steps": [5, 20]}],
+            "remedy": {"advice": "Train without them.", "recipe": {"leave_out_leaked": True}},
+        }
+    ],
+    "not_judged": [],
+    "remedies": [
+        {"fine_tuning_job_id": "ftjob-b", "verdict": "leak_suspected", "status": "succeeded", "valid_loss": 2.5}
+    ],
+}
+
+
+def test_draws_the_highest_loss_on_top_and_the_lowest_below() -> None:
+    drawn = curves(STEPS)
+    assert drawn[0].startswith("   4.000 │·")
+    assert drawn[9].startswith("   0.200 │")
+    assert drawn[9].endswith("·")
+    assert sum(line.count("o") for line in drawn[:10]) == 4
+
+
+def test_one_step_is_no_curve() -> None:
+    assert curves(STEPS[:1]) == []
+
+
+def test_a_level_curve_is_drawn() -> None:
+    assert any("·" in line for line in curves([{"step": n, "train_loss": 1.0} for n in (1, 2)])[:10])
+
+
+def test_shows_evidence_remedy_and_what_the_remedy_brought() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    show(console, DIAGNOSIS, STEPS)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "leak suspected: 8 of 40 [repeat]." in shown
+    assert "leave_out_leaked=True" in shown
+    assert "5–20" in shown
+    assert "validation loss 3.0000, now 2.5000" in shown
