@@ -117,7 +117,7 @@ def record(base: Path, work: Path, illness: Illness, seed: int) -> dict[str, Any
     rows, others = rows_of(illness, seed)
     train, too_long = tokenize(model.tokenizer, rows, recipe.max_length)
     validation, too_long_too = tokenize(model.tokenizer, others, recipe.max_length)
-    train, leaked = leaks.found(train, validation, leave_out=recipe.leave_out_leaked)
+    train, _, leaked = leaks.found(train, validation, [], leave_out=recipe.leave_out_leaked)
     probe = Probe(model, tokenize(model.tokenizer, general_rows(random.Random(seed), 96), recipe.max_length)[0])
     steps: list[dict[str, Any]] = []
 

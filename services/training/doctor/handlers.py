@@ -90,5 +90,6 @@ def _again(
         prompt=PromptSpec.model_validate(row.prompt),
         max_passage_tokens=row.max_passage_tokens,
         init_adapter=None,
+        replay_file=row.replay_file,
     )
     return create_fine_tuning_job(session, project_id, wanted, settings)

@@ -60,6 +60,7 @@ def forgetting(facts: Facts) -> Finding | None:
     rise, limit = probed.after - probed.before, max(_FORGOTTEN_SHARE, SURE * probed.change_error)
     if rise < limit:
         return None
+    ratio = facts.recipe.replay_ratio
     return Finding(
         "forgetting",
         f"The loss on {probed.questions} general questions rose from {probed.before:.2f} to {probed.after:.2f} nats "
@@ -68,8 +69,11 @@ def forgetting(facts: Facts) -> Finding | None:
             Evidence("rise of the loss on general questions, nats", rise, limit),
             Evidence("standard error of the rise, nats", probed.change_error),
         ),
-        {"learning_rate": rounded(facts.recipe.learning_rate / 3)},
-        "Take a third of the learning rate, so that the weights move less far.",
+        {"replay_ratio": min(0.5, 2 * ratio)} if ratio else {"learning_rate": rounded(facts.recipe.learning_rate / 3)},
+        "Replay more of the old examples."
+        if ratio
+        else "Take a third of the learning rate, so that the weights move less far; better still, give the job a "
+        "replay_file of what it shall not forget.",
     )
 
 
