@@ -4,8 +4,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup models up down demo test test-tools contract-environments fuzz check format docs lock clean \
-  bench-statistics bench-gateway bench-doctor bench-resume bench-training bench-search
+.PHONY: help setup models up down demo test test-tools test-vllm contract-environments fuzz check format docs lock \
+  clean bench-statistics bench-gateway bench-doctor bench-resume bench-training bench-search
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: setup contract-environments ## Run every test; most of the time they wait,
 
 test-tools: setup contract-environments ## Run LangChain and LlamaIndex against a running platform (a part of test)
 	@$(BIN)/python -m pytest tests/contract/test_tools.py $(PYTEST_ARGS)
+
+test-vllm: setup ## Load what we export in the real vLLM (an environment of 2 GB, about 5 minutes); not a part of test
+	@UPLIFT_VLLM_PYTHON="$$(scripts/vllm-environment)" $(BIN)/python -m pytest tests/vllm $(PYTEST_ARGS)
 
 contract-environments: environment # the older client and the tools, each in an environment of its own; quick when there
 	@scripts/contract-environments > /dev/null
@@ -80,6 +83,10 @@ lock: environment ## Pin every dependency by hash (torch apart: its CPU and CUDA
 	@cd tests/contract && for name in openai2 tools; do \
 	  ../../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
 	    --no-emit-find-links --no-emit-trusted-host -o requirements-$$name.txt requirements-$$name.in; done
+	@cd tests/vllm && ../../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	  $(addprefix --unsafe-package ,torch torchaudio torchcodec torchvision triton) \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.txt requirements.in
+	@sed -i '/^# The following packages are considered/,$$d' tests/vllm/requirements.txt
 
 clean: down ## Remove the environment and the caches (the home stays)
-	@rm -rf .venv .venv-contract .venv-benchmarks .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	@rm -rf .venv .venv-contract .venv-benchmarks .venv-vllm .mypy_cache .ruff_cache .pytest_cache build *.egg-info
