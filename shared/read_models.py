@@ -141,6 +141,22 @@ variants = _table(
 )
 """generation: what answers a question."""
 
+evaluations = _table(
+    "evaluations",
+    id=sa.Text(),
+    project_id=sa.Text(),
+    experiment_id=sa.Text(),
+    variant_id=sa.Text(),
+    model=sa.Text(),
+    dataset_id=sa.Text(),
+    split=sa.Text(),
+    purpose=sa.Text(),
+    metric=sa.Text(),
+    summary=JSONB(),
+    created_at=_MOMENT,
+)
+"""evaluation: one model's scored answers to one split; `summary` is there once they all are."""
+
 releases = _table("releases", id=sa.Text(), project_id=sa.Text(), model_id=sa.Text(), variant_id=sa.Text())
 """generation: stable model ids that point to a variant."""
 project_quotas = _table(

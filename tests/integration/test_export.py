@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.data.routes import router as files
+from services.evaluation.tables import Evaluation, ExperimentRow
 from services.generation.routes import router as generation
 from services.training.export.handlers import JOB_HANDLERS
 from services.training.export.routes import router as exports
@@ -31,7 +32,8 @@ from shared.files import store_file
 from shared.ids import new_id
 from shared.jobs.routes import router as jobs_router
 from shared.jobs.runner import JobRunner
-from shared.messages import TrainAdapter
+from shared.jobs.tables import JobEvent
+from shared.messages import EvaluateVariant, TrainAdapter
 from shared.settings import Settings
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
@@ -153,6 +155,11 @@ def exporting(client: TestClient, parts: Wiring, project_id: str) -> Exporting:
     return Exporting(client, parts, project_id)
 
 
+def summary(mean: float) -> dict[str, Any]:
+    """As the evaluation service writes it, in part."""
+    return {"examples": 20, "metrics": {"exact_match": mean}}
+
+
 def logits(model: Any) -> torch.Tensor:
     with torch.inference_mode():
         found: torch.Tensor = model.eval()(input_ids=torch.arange(3, 60)[None]).logits
@@ -196,6 +203,61 @@ def test_exports_a_merged_model_that_answers_as_the_adapter_does(
     assert result["largest_logit_difference"] < 1e-4
     base = logits(AutoModelForCausalLM.from_pretrained(home / "models" / BASE, dtype=torch.float32))
     assert float((base - expected).abs().max()) > 0.1, "the adapter changes something"
+
+
+def test_the_card_tells_curves_and_scores_beside_what_had_no_adapter(
+    exporting: Exporting, client: TestClient, home: Path, tmp_path: Path
+) -> None:
+    model = exporting.keep(make_adapter(home / "models" / BASE, tmp_path / "adapter"))
+    with exporting.parts.database.transaction(exporting.project_id) as session:
+        adapter = session.scalars(sa.select(AdapterRow).where(AdapterRow.model_id == model)).one()
+        for step in (1, 2, 3):
+            found = {"step": step, "train_loss": 3.0 / step} | ({"valid_loss": 1.5} if step == 2 else {})
+            session.add(
+                JobEvent(
+                    project_id=exporting.project_id,
+                    job_id=adapter.job_id,
+                    level="info",
+                    type="metrics",
+                    message="",
+                    data=found,
+                    step=step,
+                )
+            )
+    tuned = client.post("/v1/variants", json={"name": "v", "base_model": BASE, "adapter": adapter.id}).json()
+    plain = client.post("/v1/variants", json={"name": "p", "base_model": BASE}).json()
+    with exporting.parts.database.transaction(exporting.project_id) as session:
+        experiment = ExperimentRow(id=new_id("exp_"), project_id=exporting.project_id, name="e", dataset_id="ds_x")
+        experiment.base_model, experiment.spec, experiment.status = BASE, {}, "succeeded"
+        session.add(experiment)
+        session.flush()
+        for variant, mean, within in ((tuned, 0.75, experiment.id), (plain, 0.25, experiment.id), (plain, 0.5, None)):
+            evaluation = new_id("eval_")
+            job = jobs.send(session, exporting.project_id, EvaluateVariant(evaluation_id=evaluation))
+            session.add(
+                Evaluation(
+                    id=evaluation,
+                    project_id=exporting.project_id,
+                    experiment_id=within,
+                    job_id=job.id,
+                    variant_id=variant["id"],
+                    model=variant["model"],
+                    dataset_id="ds_x",
+                    split="test",
+                    purpose="test",
+                    metric="exact_match",
+                    seed=0,
+                    summary=summary(mean),
+                )
+            )
+    folder, _ = exporting.unpacked(tmp_path / "out", model)
+    card = (folder / "README.md").read_text()
+    assert f"| {tuned['model']} | yes | exact_match | 0.7500 | 20 |" in card
+    assert f"| {plain['model']} | no | exact_match | 0.2500 | 20 |" in card
+    assert "0.5000" not in card, "of no experiment that these weights were in"
+    assert "![Loss curves](curves.svg)" in card
+    assert "3.000 at step 1, 1.000 at step 3. Validation loss 1.500 at step 2." in card
+    assert "kept: step 2" in (folder / "curves.svg").read_text()
 
 
 def test_exports_gguf_with_the_card_inside(exporting: Exporting, home: Path, tmp_path: Path) -> None:

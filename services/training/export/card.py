@@ -1,12 +1,15 @@
 """The model card of an export (README.md): what it is, what it learned from and how, how it scored, what it is for."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.training.export.repository import DataSource, Weights
+from services.training.export.curves import Curves, in_words
+from services.training.export.repository import DataSource, Score, Weights
 from services.training.recipe import Recipe
 
+CURVES_FILE = "curves.svg"
 _KINDS = {
     "adapter": ("adapter", "peft", "LoRA adapter for {base}"),
     "merged": ("merge", "transformers", "{base} with a LoRA adapter merged in"),
@@ -39,7 +42,16 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 }
 
 
-def model_card(weights: Weights, base: Path, form: str, data: list[DataSource], measured: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class History:
+    """What the rows know of the weights."""
+
+    data: list[DataSource]
+    curves: Curves | None
+    scores: list[Score]
+
+
+def model_card(weights: Weights, base: Path, form: str, history: History, measured: dict[str, Any]) -> str:
     """The card in Hugging Face's form. `form` is the export's format, `measured` what the merge was measured to be."""
     whole = weights.recipe.get("tune") == "full"
     relation, library, title = _KINDS["whole" if whole else form]
@@ -58,10 +70,14 @@ def model_card(weights: Weights, base: Path, form: str, data: list[DataSource], 
         _identity(weights, licence, provenance),
         "## Use\n" + _use(weights),
         _LOADING[form].format(base=weights.base_model, rank=weights.recipe.get("rank", 16)),
-        "## Training data\n" + _data(weights, data),
+        "## Training data\n" + _data(weights, history.data),
         "## Recipe\n" + _recipe(weights),
-        "## Scores\n" + _scores(weights),
+        "## Scores\n" + _scores(weights) + _evaluations(history.scores),
     ]
+    if history.curves is not None:
+        # a .zip holds the picture too, a GGUF file the words alone
+        picture = "" if form == "gguf" else f"![Loss curves]({CURVES_FILE})\n\n"
+        parts.append("## Loss curves\n" + picture + in_words(history.curves))
     if measured:
         parts.append("## Fidelity\n" + _fidelity(measured))
     return "\n\n".join(parts) + "\n"
@@ -130,6 +146,25 @@ def _scores(weights: Weights) -> str:
     found = {label: weights.metrics.get(name) for name, label in wanted.items()}
     rows = [f"| {label} | {_number(value)} |" for label, value in found.items() if value is not None]
     return "\n".join(["| score | value |", "|---|---|", *rows]) if rows else "None were measured here."
+
+
+def _evaluations(scores: list[Score]) -> str:
+    if not scores:
+        return "\n\nNo evaluation of its answers is known here."
+    rows = [
+        f"| {score.model} | {'yes' if score.with_weights else 'no'} | {score.metric} | {_number(score.mean)} "
+        f"| {score.examples} | {score.data} | {score.experiment or 'by itself'} |"
+        for score in scores
+    ]
+    return "\n".join(
+        [
+            "\n\nScored answers; intervals and tests are in the experiment's report.",
+            "",
+            "| what answered | with these weights | metric | mean | examples | data | experiment |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+        ]
+    )
 
 
 def _fidelity(measured: dict[str, Any]) -> str:

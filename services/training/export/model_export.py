@@ -8,7 +8,8 @@ from typing import Any
 from services.training.child import supervise
 from services.training.errors import TrainingChildStopped
 from services.training.export import repository
-from services.training.export.card import base_facts, model_card
+from services.training.export.card import CURVES_FILE, History, base_facts, model_card
+from services.training.export.curves import Curves, curves_svg
 from services.training.export.gguf_rules import check_gguf
 from services.training.export.order import (
     GGUF_FILE,
@@ -21,6 +22,7 @@ from services.training.export.order import (
 )
 from services.training.export.packing import pack
 from services.training.rendering import model_folder
+from services.training.repository import metrics
 from services.training.settings import TrainingSettings, child_environment
 from shared import quotas
 from shared.files import add_file
@@ -48,6 +50,12 @@ class ModelExport:
         self._settings = settings
         with context.transaction() as session:
             self._weights = repository.weights(session, command.weights_id)
+            steps = list(metrics(session, self._weights.job.id)) if self._weights.job else []
+            self._history = History(
+                data=repository.data_sources(session, self._weights),
+                curves=Curves.of(steps) if steps else None,
+                scores=repository.scores(session, self._weights),
+            )
         self._base = model_folder(settings.models_dir, self._weights.base_model)
         self._folder = settings.exports_dir / context.job.id
 
@@ -88,6 +96,9 @@ class ModelExport:
             if source.is_file():
                 shutil.copyfile(source, output / name)
         (output / "README.md").write_text(self._card(measured))
+        if (curves := self._history.curves) is not None:
+            kept = self._weights.step or self._weights.metrics.get("best_step")
+            (output / CURVES_FILE).write_text(curves_svg(curves, self._weights.model_id, kept))
         self._context.event("Packing the files.")
         pack(output, self._folder / "packed.zip")
         return self._folder / "packed.zip", measured
@@ -99,9 +110,7 @@ class ModelExport:
         return not (stored / "adapter_config.json").is_file()
 
     def _card(self, measured: dict[str, Any]) -> str:
-        with self._context.transaction() as session:
-            data = repository.data_sources(session, self._weights)
-        return model_card(self._weights, self._base, self._command.format, data, measured)
+        return model_card(self._weights, self._base, self._command.format, self._history, measured)
 
     def _run_child(self, stored: Path, output: Path, gguf: GgufFacts | None = None) -> dict[str, Any]:
         whole = self._is_whole(stored)

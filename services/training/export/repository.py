@@ -39,6 +39,20 @@ class DataSource:
     sha256: str | None
 
 
+@dataclass(frozen=True)
+class Score:
+    """The mean of one metric over one split's answers."""
+
+    model: str
+    with_weights: bool
+    """False for what the weights were compared with."""
+    data: str
+    experiment: str | None
+    metric: str
+    examples: int
+    mean: float | None
+
+
 def weights_of_model(session: Session, model: str) -> Weights:
     """The weights behind a model id; a variant's or a release's are its adapter's.
 
@@ -89,6 +103,39 @@ def data_sources(session: Session, weights: Weights) -> list[DataSource]:
             sha256 = session.execute(sa.select(table.c.sha256).where(table.c.id == name)).scalar_one_or_none()
             found.append(DataSource(f"{word} `{name}`", sha256))
     return found
+
+
+def scores(session: Session, weights: Weights) -> list[Score]:
+    """Evaluations of what answers with these weights, and of what answered without in the same experiments.
+
+    Test splits first; at most the newest 40.
+    """
+    evaluations, variants = others.evaluations, others.variants
+    joined = sa.outerjoin(evaluations, variants, variants.c.id == evaluations.c.variant_id)
+    done = evaluations.c.summary.is_not(None)
+    own = sa.or_(variants.c.adapter_id == weights.id, evaluations.c.model == weights.model_id)
+    same = sa.select(evaluations.c.experiment_id).select_from(joined).where(done, own).scalar_subquery()
+    beside = sa.and_(
+        evaluations.c.experiment_id.in_(same), evaluations.c.purpose == "test", variants.c.adapter_id.is_(None)
+    )
+    columns = (
+        *(evaluations.c.model, evaluations.c.dataset_id, evaluations.c.split, evaluations.c.metric),
+        *(evaluations.c.experiment_id, evaluations.c.summary, own.label("own")),
+    )
+    query = sa.select(*columns).select_from(joined).where(done, sa.or_(own, beside))
+    query = query.order_by(evaluations.c.split, evaluations.c.created_at.desc(), evaluations.c.id).limit(40)
+    return [
+        Score(
+            model=row.model,
+            with_weights=bool(row.own),
+            data=f"{row.dataset_id} ({row.split})",
+            experiment=row.experiment_id,
+            metric=row.metric,
+            examples=row.summary["examples"],
+            mean=row.summary["metrics"].get(row.metric),
+        )
+        for row in session.execute(query)
+    ]
 
 
 def _by(session: Session, **wanted: str) -> Weights | None:
