@@ -3,7 +3,8 @@
 UpliftError
 ├── InvalidInput 400: InvalidRecipe, UnknownRecipe, InvalidTrainingFile, NoTrainingExamples, AdapterMismatch,
 │                     NoChatTemplate, FineTuningMethodUnsupported, FineTuningUnsupported, HyperparametersConflict,
-│                     TrainingFileNotFound, WrongFilePurpose, CorpusNotFound
+│                     TrainingFileNotFound, WrongFilePurpose, CorpusNotFound,
+│                     QuantisationUnavailable
 ├── NotFound 404: TrainingJobNotFound, RecipeNotFound, BaseModelNotFound, DatasetNotFound, AdapterNotFound
 ├── Conflict, answered as 400: DatasetNotReady, CorpusNotReady, JobNotPausable, JobNotResumable
 └── TrainingFailed 500: NonFiniteLoss, OutOfMemory, DiskFull
@@ -36,6 +37,16 @@ class AdapterMismatch(InvalidInput):
     code = "adapter_mismatch"
 
 
+def wrong_start(tune: str) -> AdapterMismatch:
+    """What to continue from is a whole model where the recipe tunes an adapter, or the other way round."""
+    found, wanted = ("an adapter", "lora` or `qlora") if tune == "full" else ("a whole model", "full")
+    return AdapterMismatch(
+        f"What to continue from is {found}, and the recipe tunes {tune}. Use `tune: {wanted}`, or start from the base "
+        "model.",
+        param="recipe.tune",
+    )
+
+
 class NoChatTemplate(InvalidInput):
     code = "no_chat_template"
 
@@ -54,6 +65,12 @@ class HyperparametersConflict(InvalidInput):
     """The same hyperparameter was given two values, in `method` and in the deprecated `hyperparameters`."""
 
     code = "conflicting_hyperparameters"
+
+
+class QuantisationUnavailable(InvalidInput):
+    """The library that holds a base model in four bits is not installed where the job would run."""
+
+    code = "quantisation_unavailable"
 
 
 class TrainingFileNotFound(InvalidInput):
@@ -161,6 +178,7 @@ _BY_CODE: dict[str, type[UpliftError]] = {
         NoTrainingExamples,
         AdapterMismatch,
         NoChatTemplate,
+        QuantisationUnavailable,
         NonFiniteLoss,
         OutOfMemory,
         DiskFull,

@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.training import repository
-from services.training.errors import FineTuningUnsupported, InvalidRecipe, JobNotPausable, JobNotResumable
+from services.training.errors import FineTuningUnsupported, InvalidRecipe, JobNotPausable, JobNotResumable, wrong_start
+from services.training.quantisation import check_quantisation
 from services.training.recipe import Recipe
 from services.training.rendering import model_folder
 from services.training.settings import TrainingSettings
@@ -61,8 +62,11 @@ def create_fine_tuning_job(
 def check_order(session: Session, wanted: NewTrainingJob, settings: TrainingSettings) -> StartPoint:
     """Refuse what cannot be trained: models, files and datasets that are not there or do not fit."""
     start = _start_point(session, wanted)
-    if settings.models_dir.is_dir():  # a gateway apart from the workers has no models to look at
+    _check_start(session, start.adapter_id, wanted.recipe)
+    if settings.models_dir.is_dir():  # a gateway apart from the workers has no models to look at, nor their libraries
         model_folder(settings.models_dir, start.base_model)
+        if wanted.recipe.tune == "qlora":
+            check_quantisation()
     _check_source(session, wanted)
     return start
 
@@ -152,7 +156,7 @@ def _row_of(context: JobContext, session: Session, command: OrderTraining) -> Tr
         raise InvalidRecipe("A dataset holds answers, no preferences: train it supervised.", param="recipe.objective")
     repository.check_dataset(session, command.dataset_id)
     if command.init_adapter_id is not None:
-        repository.adapter(session, command.init_adapter_id)
+        _check_start(session, repository.adapter(session, command.init_adapter_id).id, recipe)
     return TrainingJob(
         id=context.job.id,
         project_id=context.project_id,
@@ -182,6 +186,12 @@ def _start_point(session: Session, wanted: NewTrainingJob) -> StartPoint:
             )
         return StartPoint(base, start.id)
     return StartPoint(tuned.base_model, tuned.id) if tuned else StartPoint(wanted.model, None)
+
+
+def _check_start(session: Session, adapter_id: str | None, recipe: Recipe) -> None:
+    """AdapterMismatch where an adapter would be trained from a whole model's weights, or a whole model from one's."""
+    if adapter_id is not None and (repository.tune_of(session, adapter_id) == "full") != (recipe.tune == "full"):
+        raise wrong_start(recipe.tune)
 
 
 def _check_source(session: Session, wanted: NewTrainingJob) -> None:

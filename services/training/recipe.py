@@ -23,11 +23,12 @@ class Recipe(BaseModel):
     """What is learned: the answers of chat rows, to prefer one answer to another (DPO, arXiv:2305.18290), or every
     token of documents, as in pretraining (arXiv:2004.10964)."""
 
-    tune: Literal["lora", "full"] = "lora"
+    tune: Literal["lora", "qlora", "full"] = "lora"
     """Which weights are trained. `lora`: a small adapter beside the frozen base model, the fastest to train and to
-    serve. `full`: every weight, for small models and a lot of data; it
-    takes 16 bytes a weight in training, and makes a whole model. Of the fields below, rank, alpha, rslora, dora,
-    lora_plus_ratio, dropout and targets then say nothing."""
+    serve. `qlora`: the same, with the base's layers held in four bits (arXiv:2305.14314), for a base that does not
+    fit into memory otherwise; slower, and it needs the extra `qlora`. `full`: every weight, for small models and a
+    lot of data; it takes 16 bytes a weight in training, and makes a whole model. Of the fields below, rank, alpha,
+    rslora, dora, lora_plus_ratio, dropout and targets then say nothing."""
 
     beta: Annotated[float, Field(gt=0, le=100)] = 0.1
     """DPO only: how strongly the policy is held to where it started. 0.1 is what the paper used for most tasks."""

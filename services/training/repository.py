@@ -154,6 +154,14 @@ def start_weights(session: Session, start_id: str) -> str:
     return adapter(session, start_id).blob_key if checkpoint is None else checkpoint.blob_key
 
 
+def tune_of(session: Session, start_id: str) -> str:
+    """What the run tuned that made an adapter or checkpoint; uploaded adapters are adapters."""
+    checkpoint = session.get(CheckpointRow, start_id)
+    if checkpoint is None:
+        return str(adapter(session, start_id).recipe.get("tune", "lora"))
+    return str(session.get_one(TrainingJob, checkpoint.job_id).recipe.get("tune", "lora"))
+
+
 def delete_weights(session: Session, weights_id: str) -> list[str]:
     """Delete an adapter or a checkpoint by its id, and the upload it came from; answers its blob key.
 

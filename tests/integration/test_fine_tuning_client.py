@@ -21,7 +21,7 @@ from services.generation.answering import AdapterRef, Delta, GenerationRequest, 
 from services.generation.engine import Engine
 from services.generation.resolving import resolve
 from services.generation.routes import router as generation
-from services.training import training_run
+from services.training import quantisation, training_run
 from services.training.handlers import JOB_HANDLERS
 from services.training.routes import router as training
 from services.training.settings import TrainingSettings
@@ -574,3 +574,39 @@ def test_refuses_a_replay_that_cannot_be(client: openai.OpenAI) -> None:
         with pytest.raises(openai.BadRequestError) as refused:
             client.fine_tuning.jobs.create(model="tiny", training_file=chats, extra_body=extra)
         assert (refused.value.code, refused.value.param) == (code, param)
+
+
+def test_refuses_a_start_of_the_wrong_kind_when_the_job_is_created(
+    client: openai.OpenAI, runner: JobRunner, project_id: str
+) -> None:
+    """Whole models and adapters cannot go on from each other's weights."""
+    chats = upload(client, sums(4))
+    made: dict[str, list[str]] = {}
+    for tune in ("lora", "full"):
+        job = client.fine_tuning.jobs.create(
+            model="tiny", training_file=chats, extra_body={"recipe": {"tune": tune, "max_steps": 1}}
+        )
+        assert runner.run(project_id, job.id) == "succeeded"
+        checkpoint = next(iter(client.fine_tuning.jobs.checkpoints.list(job.id))).fine_tuned_model_checkpoint
+        made[tune] = [str(client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model), checkpoint]
+    for tune, starts in [("full", made["lora"]), ("lora", made["full"]), ("qlora", made["full"])]:
+        for start in starts:
+            with pytest.raises(openai.BadRequestError) as refused:
+                client.fine_tuning.jobs.create(model=start, training_file=chats, extra_body={"recipe": {"tune": tune}})
+            assert (refused.value.code, refused.value.param) == ("adapter_mismatch", "recipe.tune")
+    for tune, start in [("full", made["full"][0]), ("lora", made["lora"][1])]:
+        job = client.fine_tuning.jobs.create(
+            model=start, training_file=chats, extra_body={"recipe": {"tune": tune, "max_steps": 1}}
+        )
+        assert job.status == "queued"
+
+
+def test_refuses_four_bits_at_once_where_the_library_is_missing(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantisation, "find_spec", lambda _name: None)
+    with pytest.raises(openai.BadRequestError, match="pip install") as refused:
+        client.fine_tuning.jobs.create(
+            model="tiny", training_file=upload(client, sums(1)), extra_body={"recipe": {"tune": "qlora"}}
+        )
+    assert (refused.value.code, refused.value.param) == ("quantisation_unavailable", "recipe.tune")

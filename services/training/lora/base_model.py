@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
+from services.training.lora import four_bits
 from services.training.lora.kernels import FrozenRMSNorm, packed_attention
 
 _PACKED = "uplift_packed"
@@ -27,15 +28,20 @@ class BaseModel:
     device: torch.device
 
 
-def load_base(folder: Path, tune: Literal["lora", "full"] = "lora") -> BaseModel:
-    """Load safetensors only, no remote code; every weight frozen until it is made trainable."""
+def load_base(folder: Path, tune: Literal["lora", "qlora", "full"] = "lora") -> BaseModel:
+    """Load safetensors only, no remote code; every weight frozen until it is made trainable, `qlora` in four bits."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    options = four_bits.loading_options(dtype) | {"device_map": {"": device}} if tune == "qlora" else {}
     whole = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, trust_remote_code=False
+        folder, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, trust_remote_code=False, **options
     )
-    return prepare(whole.to(device), tokenizer, frozen=tune != "full")
+    if tune == "qlora":
+        four_bits.take_over(whole)
+    else:
+        whole = whole.to(device)
+    return prepare(whole, tokenizer, frozen=tune != "full")
 
 
 def prepare(whole: Any, tokenizer: Any, *, frozen: bool = True) -> BaseModel:

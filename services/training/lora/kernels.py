@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from services.training.lora.four_bits import FourBits
+
 
 class LoraProduct(torch.autograd.Function):
     """y = x Wᵀ + b + scale · drop(x) Aᵀ Bᵀ with W and b frozen (LoRA, arXiv:2106.09685).
@@ -21,7 +23,7 @@ class LoraProduct(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,  # (…, in)
-        weight: Tensor,  # (out, in)
+        weight: Tensor | FourBits,  # (out, in)
         bias: Tensor | None,  # (out,)
         a: Tensor,  # (rank, in)
         b: Tensor,  # (out, rank)
@@ -32,9 +34,12 @@ class LoraProduct(torch.autograd.Function):
         low, kept = (flat, None) if dropout == 0 else torch.native_dropout(flat, dropout, True)
         a_cast, b_cast = a.to(x.dtype), b.to(x.dtype)
         inner = low @ a_cast.t()  # (tokens, rank)
-        y = flat @ weight.t() if bias is None else torch.addmm(bias, flat, weight.t())
+        whole = weight.whole() if isinstance(weight, FourBits) else weight
+        y = flat @ whole.t() if bias is None else torch.addmm(bias, flat, whole.t())
         y.addmm_(inner, b_cast.t(), alpha=scale)
-        ctx.save_for_backward(low, kept, inner, weight, a_cast, b_cast)
+        # in four bits, the weights are made whole again in the backward pass: that is what saves memory
+        ctx.four_bits, saved = (weight, None) if isinstance(weight, FourBits) else (None, weight)
+        ctx.save_for_backward(low, kept, inner, saved, a_cast, b_cast)
         ctx.scale, ctx.dropout, ctx.shape = scale, dropout, x.shape
         return y.view(*x.shape[:-1], -1)
 
@@ -47,7 +52,7 @@ class LoraProduct(torch.autograd.Function):
         d_b = (dy.t() @ inner).float().mul_(ctx.scale)
         if not ctx.needs_input_grad[0]:  # the first layer's input is the frozen embedding
             return None, None, None, d_a, d_b, None, None
-        dx = dy @ weight
+        dx = dy @ (weight if ctx.four_bits is None else ctx.four_bits.whole())
         if kept is None:
             dx.addmm_(d_inner, a)
         else:

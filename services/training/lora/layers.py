@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from services.training.lora.four_bits import FourBitLinear
 from services.training.lora.kernels import LoraProduct
 from services.training.recipe import Recipe
 
@@ -41,6 +42,7 @@ class LoraLinear(nn.Module):
         super().__init__()
         rank = shape.rank
         self.weight, self.bias = linear.weight, linear.bias
+        self.four_bits = linear.four_bits if isinstance(linear, FourBitLinear) else None
         self.lora_a = nn.Parameter(torch.empty(rank, linear.in_features, device=linear.weight.device))
         self.lora_b = nn.Parameter(torch.zeros(linear.out_features, rank, device=linear.weight.device))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
@@ -53,8 +55,13 @@ class LoraLinear(nn.Module):
 
     def _product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         dropout = self.dropout if self.training else 0.0
-        result: Tensor = LoraProduct.apply(x, self.weight, bias, self.lora_a, self.lora_b, self.scale, dropout)
+        frozen = self.weight if self.four_bits is None else self.four_bits
+        result: Tensor = LoraProduct.apply(x, frozen, bias, self.lora_a, self.lora_b, self.scale, dropout)
         return result
+
+    def whole(self) -> Tensor:
+        """The frozen weights (out, in), which QLoRA holds in four bits."""
+        return self.weight if self.four_bits is None else self.four_bits.whole()
 
 
 class DoraLinear(LoraLinear):
@@ -67,7 +74,7 @@ class DoraLinear(LoraLinear):
 
     def __init__(self, linear: nn.Linear, shape: LoraShape) -> None:
         super().__init__(linear, shape)
-        self._base_squares = torch.linalg.vector_norm(self.weight, dim=1, dtype=torch.float32).square_()
+        self._base_squares = torch.linalg.vector_norm(self.whole(), dim=1, dtype=torch.float32).square_()
         self.magnitude = nn.Parameter(self.norms())  # (out,)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +92,8 @@ class DoraLinear(LoraLinear):
         ‖W + sBA‖² = ‖W‖² + 2s ⟨B, W Aᵀ⟩ + s² ⟨B, B A Aᵀ⟩, row by row.
         """
         a, b = self.lora_a, self.lora_b
-        across = (self.weight @ a.to(self.weight.dtype).t()).float()  # (out, rank)
+        weight = self.whole()
+        across = (weight @ a.to(weight.dtype).t()).float()  # (out, rank)
         within = b @ (a @ a.t())  # (out, rank)
         changed = (b * (2 * self.scale * across + self.scale**2 * within)).sum(1)
         return (self._base_squares + changed).clamp_min_(torch.finfo(torch.float32).tiny).sqrt_()

@@ -6,7 +6,7 @@ from pathlib import Path
 from services.training.lora.loop import Training
 from services.training.order import Finished, TrainingOrder
 
-_KINDS = {"lora": "LoRA adapter for", "full": "Fine-tuned"}
+_KINDS = {"lora": "LoRA adapter for", "qlora": "LoRA adapter for", "full": "Fine-tuned"}
 _UNKNOWN_LICENCE = "see the base model"
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from services.training.errors import AdapterMismatch
+from services.training.errors import wrong_start
 from services.training.lora.adapter import attach, load_weights
 from services.training.lora.base_model import BaseModel
 from services.training.lora.full import FullWeights, is_model_folder, load_model_weights
@@ -61,9 +61,4 @@ def load_saved(folder: Path) -> dict[str, Tensor]:
 def check_start(recipe: Recipe, start: Path) -> None:
     """AdapterMismatch where the weights to continue from are of another kind than the recipe tunes."""
     if is_model_folder(start) != (recipe.tune == "full"):
-        found, wanted = ("a whole model", "full") if is_model_folder(start) else ("an adapter", "lora")
-        raise AdapterMismatch(
-            f"What to continue from is {found}, and the recipe tunes {recipe.tune}. Use `tune: {wanted}`, or start "
-            "from the base model.",
-            param="recipe.tune",
-        )
+        raise wrong_start(recipe.tune)
