@@ -99,14 +99,14 @@ class Study:
 
     def _interrupt(self, run: "Run", kind: str) -> bool:
         """Start the run and break it off; False when a write was over before the kill came, so that it counts not."""
+        left, first = set(run.torn()), run.started_steps  # an earlier torn folder stays until the next whole one
         child = run.start()
         if kind == "loading":
             time.sleep(self._random.uniform(0.2, 2.0))
         elif kind == "writing":
-            run.wait(child, lambda: bool(run.torn()))
+            run.wait(child, lambda: bool(set(run.torn()) - left))
             time.sleep(self._random.uniform(0, 0.002))
         else:
-            first = run.started_steps
             run.wait(child, lambda: run.started_steps > first)
             time.sleep(self._random.uniform(0, 8) * run.step_seconds)
         if kind == "stopped":
@@ -118,7 +118,7 @@ class Study:
         child.wait()
         if kind == "damaged":
             return run.damage_newest_state()
-        return kind != "writing" or bool(run.torn())
+        return kind != "writing" or bool(set(run.torn()) - left)
 
     def _folder(self) -> Path:
         self._folders += 1
@@ -146,11 +146,13 @@ class Run:
             threads=os.cpu_count(),
             data_sha256="data",
         )
-        (folder / "order.json").write_text(self.order.model_dump_json())
 
     def start(
         self, environment: Mapping[str, str] | None = None, cores: set[int] | None = None
     ) -> subprocess.Popen[bytes]:
+        # as a worker does: what it has heard is not said again, so whatever this process says it has computed
+        order = self.order.model_copy(update={"recorded_step": self.last_step})
+        (self.folder / "order.json").write_text(order.model_dump_json())
         self._said.append(self.folder / f"said-{len(self._said)}.jsonl")
         with self._said[-1].open("wb") as said, (self.folder / "child.log").open("wb") as log:
             child = subprocess.Popen(
