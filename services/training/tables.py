@@ -36,6 +36,8 @@ class TrainingJob(TenantRow, Base):
     resume_step: Mapped[int | None]
     resume_blob_key: Mapped[str | None]
     """What an interrupted run goes on from, as of `resume_step`; gone when the job ends."""
+    micro_batch_tokens: Mapped[int | None]
+    """In place of the recipe's, since memory ran out once."""
     result_files: Mapped[list[Any]] = mapped_column(server_default="[]")
     fine_tuned_model: Mapped[str | None]
     trained_tokens: Mapped[int | None] = mapped_column(sa.BigInteger)

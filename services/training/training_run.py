@@ -10,8 +10,10 @@ from sqlalchemy.orm import Session
 from services.training import repository
 from services.training.child import run_child
 from services.training.domain import fine_tuned_model_id
-from services.training.errors import TrainingChildDied, TrainingChildStopped
+from services.training.errors import OutOfMemory, TrainingChildDied, TrainingChildStopped
+from services.training.exhaustion import name_exhaustion
 from services.training.hyperparameters import echoed, resolved
+from services.training.less_memory import lower_micro_batch
 from services.training.loggers import End
 from services.training.order import Finished, TrainingOrder
 from services.training.recipe import Recipe
@@ -51,14 +53,7 @@ class TrainingRun:
         discard_stale(self._settings.training_dir)
         end: End = "interrupted"
         try:
-            finished = run_child(
-                self._prepare(),
-                environment=child_environment(),
-                on_event=self._recorder.hear,
-                wish=self._context.should_stop,
-                grace_seconds=self._settings.training_grace_seconds,
-                processes=self._settings.training_processes,
-            )
+            finished = self._train()
             end = "finished"
         except TrainingChildStopped as stopped:
             if stopped.wish == "cancel":
@@ -78,6 +73,33 @@ class TrainingRun:
             self._recorder.loggers.close(end)
         self._keep(finished)
         self._discard()
+
+    def _train(self) -> Finished:
+        """Run the child; once more, with a smaller micro-batch, when memory runs out."""
+        try:
+            return self._run_child()
+        except OutOfMemory as error:
+            changed = lower_micro_batch(self._context, self._job, error)
+            if changed is None:
+                raise
+            self._job = changed
+            return self._run_child()
+
+    def _run_child(self) -> Finished:
+        try:
+            return run_child(
+                self._prepare(),
+                environment=child_environment(),
+                on_event=self._recorder.hear,
+                wish=self._context.should_stop,
+                grace_seconds=self._settings.training_grace_seconds,
+                processes=self._settings.training_processes,
+            )
+        except OSError as error:  # of the worker's own files, or of storage that a state or checkpoint goes to
+            named = name_exhaustion(error)
+            if named is None:
+                raise
+            raise named from error
 
     # --- before the child ---
 
@@ -128,6 +150,8 @@ class TrainingRun:
     def _resolve_recipe(self, examples: int) -> Recipe:
         """The job's recipe; the first time, what was left to `auto` is chosen from the data and written down."""
         recipe = Recipe.model_validate(self._job.recipe)
+        if self._job.micro_batch_tokens is not None:
+            recipe = recipe.model_copy(update={"micro_batch_tokens": self._job.micro_batch_tokens})
         if not self._job.auto:
             return recipe
         chosen = resolved(recipe, self._job.auto, examples)

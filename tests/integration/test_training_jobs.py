@@ -1,9 +1,12 @@
 """Fine-tuning jobs on the real database with a real child process and a tiny model."""
 
+import errno
 import json
+import random
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from fastapi.testclient import TestClient
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from services.training import training_run
+from services.training.child import run_child
+from services.training.errors import OutOfMemory
 from services.training.handlers import JOB_HANDLERS
 from services.training.routes import router
 from services.training.settings import TrainingSettings
@@ -354,6 +360,63 @@ def test_a_worker_that_shuts_down_hands_over_without_counting_an_attempt(
     with database.transaction(project_id) as session:
         job = jobs.get(session, job_id)
         assert (job.status, job.attempt) == ("queued", 0)
+        jobs.cancel(session, job_id)
+
+
+def test_retries_once_with_a_smaller_micro_batch_when_memory_runs_out(
+    client: TestClient, runner: JobRunner, training_wiring: Wiring, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention over one pack of all examples needs gigabytes, over a quarter of it a few dozen megabytes."""
+    noise = random.Random(0)
+    words = ["".join(noise.choices("abcdefghij ", k=420)) for _ in range(24)]
+    turns = [[{"role": "user", "content": word}, {"role": "assistant", "content": word[:8]}] for word in words]
+    content = b"".join(json.dumps({"messages": turn}).encode() + b"\n" for turn in turns)
+    recipe = QUICK | {"batch_size": 24, "max_steps": 1, "max_length": 500, "micro_batch_tokens": 12_000}
+    order = {"training_file": add_file(training_wiring, project_id, content), "recipe": recipe, "model": "tiny"}
+    starved = create(client, **order)["id"]
+    with monkeypatch.context() as patched:
+        patched.setattr(training_run, "run_child", partial(run_child, module="tests.fakes.limited_training"))
+        assert runner.run(project_id, starved) == "succeeded"
+    events = client.get(f"/v1/fine_tuning/jobs/{starved}/events", params={"limit": 100}).json()["data"]
+    (retry,) = [event for event in events if (event["data"] or {}).get("code") == "out_of_memory"]
+    assert retry["data"]["micro_batch_tokens"] == 3_000
+    assert "trying once more" in retry["message"]
+
+    fed = create(client, **order | {"recipe": recipe | {"micro_batch_tokens": 3_000}})["id"]
+    assert runner.run(project_id, fed) == "succeeded"
+    losses = [
+        next(event["data"]["train_loss"] for event in page if event["type"] == "metrics")
+        for page in (events, client.get(f"/v1/fine_tuning/jobs/{fed}/events", params={"limit": 100}).json()["data"])
+    ]
+    assert losses[0] == losses[1], "the same run in the same pieces"
+
+
+def test_a_second_lack_of_memory_ends_the_job_by_name(
+    client: TestClient, runner: JobRunner, database: Database, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    def starving(order: Path, **_: Any) -> None:
+        tries.append(json.loads(order.read_text())["recipe"]["micro_batch_tokens"])
+        raise OutOfMemory("Memory ran out.")
+
+    monkeypatch.setattr(training_run, "run_child", starving)
+    job_id = create(client, dataset=add_dataset(database, project_id))["id"]
+    assert runner.run(project_id, job_id) == "failed"
+    assert tries == [512, 128]
+    assert show(client, job_id)["error"]["code"] == "out_of_memory"
+
+
+def test_a_full_disk_of_the_worker_is_named_and_tried_again(
+    client: TestClient, runner: JobRunner, database: Database, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "states")
+
+    monkeypatch.setattr(training_run, "run_child", full)
+    job_id = create(client, dataset=add_dataset(database, project_id))["id"]
+    assert runner.run(project_id, job_id) == "queued", "it goes on from its last state once there is room"
+    with database.transaction(project_id) as session:
         jobs.cancel(session, job_id)
 
 

@@ -2,16 +2,20 @@
 
 import json
 import math
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.training.errors import NonFiniteLoss
+from services.training.exhaustion import name_exhaustion
 from services.training.lora import states, whole_folders
 from services.training.lora.adapter import load_weights
 from services.training.lora.base_model import prepare
@@ -282,6 +286,37 @@ def test_says_what_is_not_as_it_was_when_the_state_was_written(runs: Runs, monke
     resumed = runs.start(short)
     assert resumed.progress.step == 3, "it goes on all the same"
     assert {name: now for name, (_, now) in resumed.differs.items()} == {"threads": "99"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small filesystem needs root")
+def test_a_full_disk_leaves_the_state_whole_and_is_named(
+    unbroken: tuple[Runs, Training, Finished], folder: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine mounts nothing")
+    try:
+        runs = Runs(folder, small)
+
+        def fill(event: object) -> None:
+            if isinstance(event, StateSaved):
+                free = shutil.disk_usage(small).free
+                (small / "ballast").write_bytes(b"x" * max(0, free - 40_000))
+
+        with pytest.raises((OSError, SafetensorError)) as full:
+            runs.start(on_event=fill).run()
+        named = name_exhaustion(full.value)
+        assert named is not None
+        assert named.code == "disk_full"
+        (small / "ballast").unlink()
+        assert not list(small.rglob(".partial-*")), "what was half written gives its room back"
+        training = runs.start()
+        assert training.progress.step == 3
+        same_as(unbroken, runs, training, training.run())
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)  # loaded tensors are still mapped from it
 
 
 def test_states_hold_tensors_and_json_only(runs: Runs) -> None:

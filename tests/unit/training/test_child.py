@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from services.training import child
 from services.training.child import run_child
-from services.training.errors import DiskFull, TrainingChildDied, TrainingChildStopped
+from services.training.errors import DiskFull, OutOfMemory, TrainingChildDied, TrainingChildStopped
 from services.training.order import ChildEvent, Finished
 
 DONE = Finished(
@@ -85,6 +86,21 @@ def test_hands_on_events_and_the_last_word(pretender: Pretender) -> None:
 def test_tells_a_death_without_a_word_from_a_failure(pretender: Pretender) -> None:
     with pytest.raises(TrainingChildDied, match="the cause"):
         pretender.run("print('the cause', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_tells_a_kill_for_memory_from_another(pretender: Pretender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's count of such kills rises while the child runs; here a stand-in for it does."""
+    counts = iter([3, 4])
+    monkeypatch.setattr(child, "memory_kills", lambda: next(counts))
+    with pytest.raises(OutOfMemory, match="kernel killed training"):
+        pretender.run("os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_names_the_lack_of_memory_that_a_library_aborts_with(pretender: Pretender) -> None:
+    with pytest.raises(OutOfMemory):
+        pretender.run("print('terminate called: std::bad_alloc', file=sys.stderr, flush=True); os.abort()")
+    with pytest.raises(TrainingChildDied):
+        pretender.run("print('terminate called: a defect', file=sys.stderr, flush=True); os.abort()")
 
 
 def test_raises_the_error_that_the_child_named(pretender: Pretender) -> None:
