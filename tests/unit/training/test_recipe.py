@@ -38,7 +38,7 @@ def test_refuses_unknown_names_and_lists_the_known() -> None:
 
 def test_differences_may_start_from_a_named_recipe() -> None:
     for name in recipe_names():
-        assert Recipe.from_differences({"base": name, "rank": 3}) == Recipe.named(name).model_copy(update={"rank": 3})
+        assert Recipe.from_differences({"base": name, "seed": 3}) == Recipe.named(name).model_copy(update={"seed": 3})
 
 
 def test_documents_every_field() -> None:
