@@ -6,14 +6,18 @@ from typing import Any
 
 from services.training.doctor.facts import Facts
 from services.training.doctor.findings import Evidence, Finding
-from services.training.doctor.measures import Part, gradient_collapse, levelling, parts, rolling
+from services.training.doctor.measures import ending, gradient_collapse, highest_rise, levelling, parts
 from services.training.doctor.rules import SURE, rounded
 from services.training.recipe import ONLY_ADAPTERS, Recipe
 
 _FEWEST_STEPS = 8
 """Steps that a rule about the loss curve needs."""
-_RISE_SHARE = 0.25
-"""A mean training loss that rises by this share of the start's was driven up by the steps."""
+_STEPS_OF_A_RISE = 20
+"""Of fewer, whose noise is hardly known, some five are higher than some other five by chance."""
+_SURE_OF_MANY = 4.0
+"""Standard errors that it must exceed where the largest of many differences is looked at."""
+_RISE_SHARE = 0.5
+"""A training loss that rises by this share of the start's was driven up by the steps."""
 _COLLAPSED = 0.2
 """Where gradients have shrunk five times as much as the loss, nothing learns any more."""
 _MOST_LEFT = 0.5
@@ -85,10 +89,10 @@ def underfitting(facts: Facts) -> Finding | None:
 
 def over_regularised(facts: Facts) -> Finding | None:
     """Noise or decay, not a lack of steps, keeps the training loss up, and nothing is learned by heart."""
-    if not facts.validations or not facts.validations[-1].measured_alike or len(facts.losses) < _FEWEST_STEPS:
+    if not facts.validations or not facts.validations[-1].measured_alike:
         return None
     last, recipe = facts.validations[-1], facts.recipe
-    noisy = next(part for part in reversed(list(rolling(facts))) if part.last <= last.step)
+    noisy = ending(facts, last.step)
     noise = (noisy.loss - last.train_loss) / noisy.loss
     shrinkage = float(facts.rates.sum()) * recipe.weight_decay
     beyond_chance = noisy.loss - last.train_loss >= SURE * math.hypot(noisy.error, last.train_error)
@@ -214,21 +218,15 @@ def _exploded(facts: Facts) -> tuple[str, Evidence] | None:
 
 
 def _rose(facts: Facts) -> tuple[str, Evidence] | None:
-    """Whether the mean of a tenth of the steps rose above an earlier one by more than its noise, and by enough."""
-    if len(facts.losses) < _FEWEST_STEPS:
+    """Whether the median of a tenth of the steps rose above an earlier one by more than its noise, and by enough."""
+    if len(facts.losses) < _STEPS_OF_A_RISE:
         return None
-    low: Part | None = None
-    rise, limit, steps = 0.0, 0.0, (0, 0)
-    for part in rolling(facts):
-        if low is None or part.loss < low.loss:
-            low = part
-        if part.loss - low.loss > rise:
-            rise, steps = part.loss - low.loss, (low.last, part.last)
-            limit = max(_RISE_SHARE * facts.start_loss, SURE * math.hypot(low.error, part.error))
+    rise, error, steps = highest_rise(facts)
+    limit = max(_RISE_SHARE * facts.start_loss, _SURE_OF_MANY * error)
     if rise <= limit:
         return None
     summary = f"The training loss rose by {rise:.2f} nats between steps {steps[0]} and {steps[1]}."
-    return summary, Evidence("rise of the mean training loss, nats", rise, limit, steps)
+    return summary, Evidence("rise of the median training loss, nats", rise, limit, steps)
 
 
 def _collapsed(facts: Facts) -> tuple[str, Evidence] | None:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from services.training.doctor.forecast import Forecast, Point, forecast
 from services.training.recipe import Recipe
 
+FIRST = 5
+"""Steps that say where a run began."""
 Curve = npt.NDArray[np.float64]
 
 
@@ -123,8 +125,8 @@ class Facts:
 
     @property
     def start_loss(self) -> float:
-        """Before anything was learned: the first step's loss is measured before its weights change."""
-        return float(self.losses[0])
+        """Before much was learned: the median of the first five steps' losses, as single batches differ."""
+        return float(np.median(self.losses[:FIRST]))
 
 
 def _validations(steps: list[Mapping[str, Any]], losses: Curve) -> Iterable[Validation]:

@@ -1,16 +1,15 @@
 """What the rules compare: parts of a run's loss curve, each with how far chance could have moved it."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from services.training.doctor.facts import Curve, Facts
+from services.training.doctor.facts import FIRST, Curve, Facts
 
-_FIRST = 5
-"""Steps that say where a run began."""
 _SURE_ENOUGH = 2.0
+_MEDIAN = math.sqrt(math.pi / 2)
+"""Standard error of a median over that of a mean."""
 _TO_DEVIATION = 1.4826 / np.sqrt(2)
 """From the median size of a difference of two steps' losses to the standard deviation of one step's."""
 
@@ -74,17 +73,32 @@ def gradient_collapse(facts: Facts) -> float:
     A run that learns has less gradient as it has less loss, and one that meets what cannot be known keeps every batch's
     own; where gradients vanish and the loss stays, the weights were thrown where nothing depends on them any more.
     """
-    window = max(_FIRST, len(facts.losses) // 10)
-    norms = np.median(facts.norms[-window:]) / np.median(facts.norms[:_FIRST])
-    return float(norms / (np.median(facts.losses[-window:]) / np.median(facts.losses[:_FIRST])))
+    last = slice(-window(facts), None)
+    norms = np.median(facts.norms[last]) / np.median(facts.norms[:FIRST])
+    return float(norms / (np.median(facts.losses[last]) / facts.start_loss))
 
 
-def rolling(facts: Facts) -> Iterator[Part]:
-    """The mean of every tenth of the run (at least three steps), step by step."""
-    window = max(3, len(facts.losses) // 10)
-    spent = np.cumsum(facts.rates)
-    for last in range(window, len(facts.losses) + 1):
-        yield _part(facts, spent, np.arange(last - window, last))
+def window(facts: Facts) -> int:
+    """Steps of a tenth of the run, at least five."""
+    return max(FIRST, len(facts.losses) // 10)
+
+
+def ending(facts: Facts, step: int) -> Part:
+    """The tenth of the run that ends with that step."""
+    return _part(facts, np.cumsum(facts.rates), np.arange(max(0, step - window(facts)), step))
+
+
+def highest_rise(facts: Facts) -> tuple[float, float, tuple[int, int]]:
+    """The most that the median loss of a tenth of the run rose above an earlier tenth's, its standard error, and when.
+
+    Medians, because a pass ends with a batch of few examples, which may all be easy or hard.
+    """
+    size = window(facts)
+    error = _MEDIAN * math.sqrt(2 / size) * batch_noise(facts.losses)
+    medians = np.median(np.lib.stride_tricks.sliding_window_view(facts.losses, size), axis=1)
+    top = int(np.argmax(medians - np.minimum.accumulate(medians)))
+    low = int(np.argmin(medians[: top + 1]))
+    return float(medians[top] - medians[low]), error, (low + size, top + size)
 
 
 def batch_noise(losses: Curve) -> float:
@@ -97,7 +111,8 @@ def batch_noise(losses: Curve) -> float:
 
 def _part(facts: Facts, spent: Curve, chosen: np.ndarray) -> Part:
     losses = facts.losses[chosen]
-    noise = batch_noise(facts.losses[max(0, chosen[0] - 2) : chosen[-1] + 3])
+    # a few steps may look calm by chance, and all steps of a run are calmer than its first
+    noise = max(batch_noise(losses), batch_noise(facts.losses))
     return Part(
         first=int(chosen[0]) + 1,
         last=int(chosen[-1]) + 1,

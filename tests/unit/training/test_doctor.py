@@ -37,7 +37,7 @@ def test_a_run_that_said_nothing_yet_is_too_early_to_judge() -> None:
 
 
 def test_a_run_without_validation_is_not_called_healthy() -> None:
-    assert of(Recipe(), [2.0, 1.0, 0.5, 0.4] * 4).verdict == "not_validated"
+    assert of(Recipe(), noisy(3 * np.exp(-np.arange(40) / 5))).verdict == "not_validated"
 
 
 def test_a_loss_that_is_no_number_is_the_learning_rates_fault() -> None:
@@ -67,6 +67,14 @@ def test_a_curve_that_has_levelled_off_high_is_not_called_underfitting() -> None
 def test_a_rise_within_the_batches_noise_is_no_rise() -> None:
     rng = np.random.default_rng(1)
     assert of(Recipe(), list(4 * np.exp(-np.arange(30) / 20) + rng.normal(0, 0.5, 30)), valid_loss=1.0).findings == ()
+
+
+def test_a_loss_that_was_driven_up_is_the_learning_rates_fault_and_single_batches_are_not() -> None:
+    calm = noisy(3 * np.exp(-np.arange(60) / 10))
+    assert of(Recipe(), [9.0 if n % 12 == 11 else loss for n, loss in enumerate(calm)], valid_loss=0.1).findings == ()
+    driven = of(Recipe(learning_rate=0.1), calm[:20] + noisy(np.full(40, 3.0)), valid_loss=0.5)
+    assert driven.verdict == "learning_rate_too_high"
+    assert driven.findings[0].evidence[0].value > 1.5
 
 
 def test_little_forgetting_and_uncertain_forgetting_are_left_alone() -> None:
