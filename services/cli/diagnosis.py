@@ -22,6 +22,10 @@ def show(console: Console, diagnosis: dict[str, Any], steps: Sequence[dict[str, 
         remedy = finding["remedy"]
         changes = ", ".join(f"{name}={value}" for name, value in remedy["recipe"].items())
         console.print(Text(f"Remedy: {remedy['advice']} ({changes})"))
+    if told := diagnosis["forecast"]:
+        gain, low, high = (f"{told[name]:.4f}" for name in ("gain", "low", "high"))
+        words = f"{told['examples']} training examples would bring the validation loss down by {gain} ({low} to {high})"
+        console.print(Text(f"Forecast: {words}."))
     for reason in diagnosis["not_judged"]:
         console.print(Text(f"Not judged: {reason}.", style="dim"))
     for tried in diagnosis["remedies"]:
@@ -58,6 +62,8 @@ def curves(steps: Sequence[dict[str, Any]]) -> list[str]:
 def _tried(tried: dict[str, Any], before: float | None) -> str:
     after = tried["valid_loss"]
     scores = "" if before is None or after is None else f": validation loss {before:.4f}, now {after:.4f}"
+    if scores and not tried["comparable"]:
+        scores += " on other examples, which does not compare"
     return f"Remedy for {_words(tried['verdict'])} {tried['fine_tuning_job_id']} ({tried['status']}){scores}"
 
 

@@ -39,6 +39,7 @@ class Finding:
 def doctor(
     job: Annotated[str | None, typer.Argument(help="A fine-tuning job to diagnose; without one, this machine.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Train again with the first finding's remedy.")] = False,
+    curve: Annotated[bool, typer.Option("--curve", help="Train on less data, to forecast what more brings.")] = False,
 ) -> None:
     """Check Python, disk, memory, port, models and engines; exit status 1 if something must be mended.
 
@@ -46,10 +47,10 @@ def doctor(
     """
     settings = Settings()
     if job is not None:
-        _diagnose(settings, job, apply=apply)
+        _diagnose(settings, job, apply=apply, curve=curve)
         return
-    if apply:
-        raise typer.BadParameter("--apply needs a fine-tuning job to remedy.")
+    if apply or curve:
+        raise typer.BadParameter("--apply and --curve need a fine-tuning job.")
     findings = list(examine(settings))
     console = Console()
     for finding in findings:
@@ -58,7 +59,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _diagnose(settings: Settings, job: str, *, apply: bool) -> None:
+def _diagnose(settings: Settings, job: str, *, apply: bool, curve: bool) -> None:
     with Client(settings) as client:
         found = client.get(f"fine_tuning/jobs/{job}/diagnosis")
         events = client.everything(f"fine_tuning/jobs/{job}/events")
@@ -67,6 +68,9 @@ def _diagnose(settings: Settings, job: str, *, apply: bool) -> None:
         if apply:
             made = client.post(f"fine_tuning/jobs/{job}/remedy")
             typer.echo(f"Started {made['id']}; `uplift doctor {job}` shows both scores when it is done.")
+        if curve:
+            started = " and ".join(one["id"] for one in client.post(f"fine_tuning/jobs/{job}/learning_curve")["data"])
+            typer.echo(f"Started {started}; `uplift doctor {job}` forecasts when they are done.")
 
 
 def examine(settings: Settings) -> Iterator[Finding]:

@@ -55,24 +55,34 @@ def main() -> int:
         with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
             outcomes = list(pool.map(outcome, work))
     by_name = {name: [out for one, out in zip(work, outcomes, strict=True) if one.name == name] for name in ILLNESSES}
-    counts = {name: Counter(" + ".join(out.verdicts) for out in found) for name, found in by_name.items()}
-    print("\n".join(table(counts)))
+    print("\n".join(table(by_name)))
     if chosen.remedies:
         print("\n".join(gains(by_name)))
     print(f"\n{chosen.seeds} seeds from {chosen.first_seed}; took {time.monotonic() - began:.0f} s.")
-    right = {name: counts[name][ILLNESSES[name].verdict] / chosen.seeds for name in ILLNESSES}
+    right = {
+        name: sum(out.verdicts[0] == ILLNESSES[name].verdict for out in by_name[name]) / chosen.seeds
+        for name in ILLNESSES
+    }
     sick = [share for name, share in right.items() if ILLNESSES[name].verdict != "healthy"]
     healthy = [share for name, share in right.items() if ILLNESSES[name].verdict == "healthy"]
     return int(min(healthy) < 1 or min(sick) < _NEEDED)
 
 
-def table(counts: dict[str, Counter[str]]) -> list[str]:
-    """A row for what was done to the runs, a column for what the doctor said: all of it, not the first finding only."""
-    said = list(dict.fromkeys(verdict for row in counts.values() for verdict in row))
-    head = ["| made | " + " | ".join(said) + " |", "|---" * (len(said) + 1) + "|"]
-    return head + [
-        f"| {name} | " + " | ".join(str(row[one] or "") for one in said) + " |" for name, row in counts.items()
-    ]
+def table(outcomes: dict[str, list[Outcome]]) -> list[str]:
+    """A row for what was done to the runs, a column for each verdict, and what else the diagnoses found."""
+    said = list(dict.fromkeys([*(one.verdict for one in ILLNESSES.values()), *_firsts(outcomes)]))
+    head = ["| made | " + " | ".join(said) + " | also found |", "|---" * (len(said) + 2) + "|"]
+    rows = []
+    for name, found in outcomes.items():
+        first = Counter(out.verdicts[0] for out in found)
+        also = Counter(verdict for out in found for verdict in out.verdicts[1:])
+        cells = [f"**{first[one]}**" if one == ILLNESSES[name].verdict else str(first[one] or "") for one in said]
+        rows.append(f"| {name} | {' | '.join(cells)} | {', '.join(f'{n} × {one}' for one, n in also.items())} |")
+    return head + rows
+
+
+def _firsts(outcomes: dict[str, list[Outcome]]) -> list[str]:
+    return [out.verdicts[0] for found in outcomes.values() for out in found]
 
 
 def gains(outcomes: dict[str, list[Outcome]]) -> list[str]:

@@ -109,6 +109,7 @@ def test_diagnoses_a_run_and_trains_again_with_the_remedy(
         "succeeded",
     )
     assert tried["valid_loss"] > 0
+    assert tried["comparable"]
 
 
 def test_forecasts_from_runs_on_smaller_shares(client: TestClient, training_wiring: Wiring, project_id: str) -> None:

@@ -24,6 +24,7 @@ SHARES = (0.25, 0.5)
 def diagnosis_of(session: Session, job_id: str) -> dict[str, Any]:
     """The job's diagnosis, computed from what it recorded; remedies that were started stand beside it, re-scored."""
     row, job = repository.get_job(session, job_id)
+    own = records.validation_examples(session, job_id)
     tried = [
         {
             "fine_tuning_job_id": other.id,
@@ -31,6 +32,7 @@ def diagnosis_of(session: Session, job_id: str) -> dict[str, Any]:
             "recipe": note["recipe"],
             "status": other_job.status,
             "valid_loss": records.best_valid_loss(session, other.id),
+            "comparable": records.validation_examples(session, other.id) == own,
         }
         for note, other, other_job in records.remedies(session, job_id)
     ]

@@ -47,6 +47,12 @@ def best_valid_loss(session: Session, job_id: str) -> float | None:
     return min(losses, default=None)
 
 
+def validation_examples(session: Session, job_id: str) -> int | None:
+    """How many the run validates with; None before it has begun. Losses on other examples do not compare."""
+    started = _told(session, job_id, "total_steps")
+    return int(started[0]["validation_examples"]) if started else None
+
+
 def start_model(session: Session, row: TrainingJob) -> str:
     """The model id that the job began from: its base model, or the adapter or checkpoint it continued."""
     if row.init_adapter_id is None:

@@ -21,9 +21,16 @@ DIAGNOSIS: dict[str, Any] = {
             "remedy": {"advice": "Train without them.", "recipe": {"leave_out_leaked": True}},
         }
     ],
+    "forecast": {"examples": 80, "gain": 0.25, "low": 0.1, "high": 0.4},
     "not_judged": [],
     "remedies": [
-        {"fine_tuning_job_id": "ftjob-b", "verdict": "leak_suspected", "status": "succeeded", "valid_loss": 2.5}
+        {
+            "fine_tuning_job_id": "ftjob-b",
+            "verdict": "leak_suspected",
+            "status": "succeeded",
+            "valid_loss": 2.5,
+            "comparable": False,
+        }
     ],
 }
 
@@ -51,4 +58,5 @@ def test_shows_evidence_remedy_and_what_the_remedy_brought() -> None:
     assert "leak suspected: 8 of 40 [repeat]." in shown
     assert "leave_out_leaked=True" in shown
     assert "5–20" in shown
-    assert "validation loss 3.0000, now 2.5000" in shown
+    assert "validation loss 3.0000, now 2.5000 on other examples" in shown
+    assert "80 training examples would bring the validation loss down by 0.2500 (0.1000 to 0.4000)" in shown
