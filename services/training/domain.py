@@ -8,6 +8,9 @@ from typing import Any
 
 _NOT_IN_IDS = re.compile(r"[^a-z0-9_-]+")
 
+LEARNED_FILE = "learned.json"
+"""Beside the weights of a finished run: `data_sha256`, the hash of the rows as they were laid out for training."""
+
 KEPT_CHECKPOINTS = 3
 """So many of a job's newest checkpoints stay usable as models."""
 

@@ -1,6 +1,7 @@
 """The whole platform on the real models: up, one small experiment by the command line, the winner asked, down."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import openai
@@ -55,6 +56,18 @@ def test_saves_the_report_where_it_says(report: dict, environment: dict[str, str
     assert json.loads((latest / "report.json").read_text())["experiment_id"] == report["experiment_id"]
     assert "<html" in (latest / "report.html").read_text()
     assert "base+prompt" in (latest / "report.md").read_text()
+
+
+def test_exports_the_tuned_variant_with_its_scores(report: dict, environment: dict[str, str], tmp_path: Path) -> None:
+    models = {variant["name"]: variant["model"] for variant in report["variants"]}
+    uplift(environment, "export", models["tuned"], "--output", str(tmp_path))
+    with zipfile.ZipFile(tmp_path / f"{models['tuned']}.adapter.zip") as packed:
+        assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= set(packed.namelist())
+        card = packed.read("README.md").decode()
+        assert b"<polyline" in packed.read("curves.svg")
+    assert f"| {models['tuned']} | yes | exact_match |" in card
+    assert f"| {models['base']} | no | exact_match |" in card
+    assert report["dataset"]["sha256"] in card
 
 
 def test_serves_every_variant_to_the_unmodified_client(report: dict, environment: dict[str, str]) -> None:

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from services.data.routes import router as files
 from services.evaluation.tables import Evaluation, ExperimentRow
 from services.generation.routes import router as generation
+from services.training.domain import LEARNED_FILE
 from services.training.export.handlers import JOB_HANDLERS
 from services.training.export.routes import router as exports
 from services.training.recipe import Recipe
@@ -173,6 +174,7 @@ def beside_the_base(home: Path, adapter: Path) -> torch.Tensor:
 
 def test_exports_an_adapter_that_plain_peft_loads(exporting: Exporting, home: Path, tmp_path: Path) -> None:
     adapter = make_adapter(home / "models" / BASE, tmp_path / "adapter")
+    (adapter / LEARNED_FILE).write_text('{"data_sha256": "5eed"}')
     folder, result = exporting.unpacked(tmp_path / "out", exporting.keep(adapter))
     assert torch.equal(beside_the_base(home, folder), beside_the_base(home, adapter))
     assert AutoTokenizer.from_pretrained(folder).encode("ab") == AutoTokenizer.from_pretrained(
@@ -185,6 +187,7 @@ def test_exports_an_adapter_that_plain_peft_loads(exporting: Exporting, home: Pa
     assert 'license: "apache-2.0"' in card
     assert "| validation loss (nats per completion token) | 1.5000 |" in card
     assert hashlib.sha256(DATA).hexdigest() in card
+    assert "in the prompt: sha256 `5eed`" in card
     assert '"system": "Answer briefly."' in card
     assert '"rank": 4' in card.split("All of it")[0], "the differences to the default recipe"
     assert not list((home / "work" / "exports").iterdir()), "no working folder is left"

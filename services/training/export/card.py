@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.training.base_facts import BaseFacts, base_facts
 from services.training.export.curves import Curves, in_words
 from services.training.export.repository import DataSource, Score, Weights
 from services.training.recipe import Recipe
@@ -47,6 +48,8 @@ class History:
     """What the rows know of the weights."""
 
     data: list[DataSource]
+    rows_sha256: str | None
+    """Of the training rows as they were laid out in the prompt."""
     curves: Curves | None
     scores: list[Score]
 
@@ -55,22 +58,22 @@ def model_card(weights: Weights, base: Path, form: str, history: History, measur
     """The card in Hugging Face's form. `form` is the export's format, `measured` what the merge was measured to be."""
     whole = weights.recipe.get("tune") == "full"
     relation, library, title = _KINDS["whole" if whole else form]
-    licence, provenance = base_facts(base)
+    facts = base_facts(base)
     front = {
         "base_model": weights.base_model,
         "base_model_relation": relation,
         "library_name": library,
-        "license": licence or "other",
+        "license": facts.licence or "other",
         "pipeline_tag": "text-generation",
         "tags": ["uplift", *([] if whole else ["lora"]), str(weights.recipe.get("objective", "supervised"))],
     }
     parts = [
         "\n".join(["---", *(f"{name}: {json.dumps(value)}" for name, value in front.items()), "---"]),
         f"# {title.format(base=weights.base_model)}",
-        _identity(weights, licence, provenance),
+        _identity(weights, facts),
         "## Use\n" + _use(weights),
         _LOADING[form].format(base=weights.base_model, rank=weights.recipe.get("rank", 16)),
-        "## Training data\n" + _data(weights, history.data),
+        "## Training data\n" + _data(weights, history),
         "## Recipe\n" + _recipe(weights),
         "## Scores\n" + _scores(weights) + _evaluations(history.scores),
     ]
@@ -83,15 +86,17 @@ def model_card(weights: Weights, base: Path, form: str, history: History, measur
     return "\n\n".join(parts) + "\n"
 
 
-def _identity(weights: Weights, licence: str | None, provenance: str) -> str:
+def _identity(weights: Weights, facts: BaseFacts) -> str:
     said = [f"Known here as `{weights.model_id}`, made {weights.created_at:%Y-%m-%d}."]
     if weights.step is not None:
         said.append(f"These are the weights of step {weights.step}, not of the end of the run.")
-    if licence:
-        said.append(f"The base model's licence, {licence}, goes on to hold for what is derived from it.")
+    if weights.recipe.get("tune") == "qlora":
+        said.append("It was trained beside its base in four bits (QLoRA), and stands here beside the base as it is.")
+    if facts.licence:
+        said.append(f"The base model's licence, {facts.licence}, goes on to hold for what is derived from it.")
     else:
         said.append("The base model's folder names no licence: look it up before passing this on.")
-    return " ".join(said) + (f"\n\nBase model: {provenance}." if provenance else "")
+    return " ".join(said) + (f"\n\nBase model: {facts.provenance}." if facts.provenance else "")
 
 
 def _use(weights: Weights) -> str:
@@ -111,10 +116,12 @@ def _use(weights: Weights) -> str:
     return said
 
 
-def _data(weights: Weights, data: list[DataSource]) -> str:
+def _data(weights: Weights, history: History) -> str:
     if weights.job is None:
         return "Not known here."
-    lines = [f"- {one.what}: " + (f"sha256 `{one.sha256}`" if one.sha256 else "deleted since") for one in data]
+    lines = [f"- {one.what}: " + (f"sha256 `{one.sha256}`" if one.sha256 else "deleted since") for one in history.data]
+    if history.rows_sha256:
+        lines.append(f"- the training rows as they were laid out in the prompt: sha256 `{history.rows_sha256}`")
     if weights.job.init_adapter_id:
         lines.append(f"- continued from the weights `{weights.job.init_adapter_id}`, which had data of their own")
     return "\n".join(lines)
@@ -174,14 +181,6 @@ def _fidelity(measured: dict[str, Any]) -> str:
         f"{measured['largest_logit_difference']:.3g} (their standard deviation is {measured['logit_spread']:.3g}); "
         f"the likeliest next token is the same at {measured['same_next_tokens']} of {measured['positions']} places."
     )
-
-
-def base_facts(base: Path) -> tuple[str | None, str]:
-    """Licence (as the Hub spells it) and provenance, as noted when the platform fetched the model."""
-    note = base / "uplift.json"
-    facts = json.loads(note.read_text()) if note.is_file() else {}
-    licence = facts.get("licence")
-    return (str(licence).lower() if licence else None), str(facts.get("provenance", ""))
 
 
 def _number(value: Any) -> str:

@@ -1,14 +1,17 @@
 """One export from the stored weights to a file of the project: gather or merge, write the card, pack, keep."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+from services.training.base_facts import base_facts
 from services.training.child import supervise
+from services.training.domain import LEARNED_FILE
 from services.training.errors import TrainingChildStopped
 from services.training.export import repository
-from services.training.export.card import CURVES_FILE, History, base_facts, model_card
+from services.training.export.card import CURVES_FILE, History, model_card
 from services.training.export.curves import Curves, curves_svg
 from services.training.export.gguf_rules import check_gguf
 from services.training.export.order import (
@@ -51,13 +54,12 @@ class ModelExport:
         with context.transaction() as session:
             self._weights = repository.weights(session, command.weights_id)
             steps = list(metrics(session, self._weights.job.id)) if self._weights.job else []
-            self._history = History(
-                data=repository.data_sources(session, self._weights),
-                curves=Curves.of(steps) if steps else None,
-                scores=repository.scores(session, self._weights),
-            )
+            data, scores = repository.data_sources(session, self._weights), repository.scores(session, self._weights)
         self._base = model_folder(settings.models_dir, self._weights.base_model)
         self._folder = settings.exports_dir / context.job.id
+        self._stored = context.wiring.storage.local_folder(context.project_id, self._weights.blob_key)
+        self._whole = not (self._stored / "adapter_config.json").is_file()
+        self._history = History(data, _learned(self._stored), Curves.of(steps) if steps else None, scores)
 
     def run(self) -> None:
         """Write what is wanted and keep it as one file."""
@@ -73,26 +75,26 @@ class ModelExport:
 
     def _gguf(self, output: Path) -> tuple[Path, dict[str, Any]]:
         """One file; answers it and what was measured of it."""
-        stored = self._stored()
-        check_gguf(stored if self._is_whole(stored) else self._base)
-        licence, _ = base_facts(self._base)
+        check_gguf(self._stored if self._whole else self._base)
         facts = GgufFacts(
-            name=self._weights.model_id, base_model=self._weights.base_model, licence=licence, card=self._card({})
+            name=self._weights.model_id,
+            base_model=self._weights.base_model,
+            licence=base_facts(self._base).licence,
+            card=self._card({}),
         )
-        return output / GGUF_FILE, self._run_child(stored, output, facts)
+        return output / GGUF_FILE, self._run_child(output, facts)
 
     def _zip(self, output: Path) -> tuple[Path, dict[str, Any]]:
         """Weights, tokenizer and card in a .zip; answers it and what was measured of merged weights."""
-        stored = self._stored()
         measured: dict[str, Any] = {}
         if self._command.format == "adapter":
             for name in _ADAPTER_FILES:
-                shutil.copyfile(stored / name, output / name)
+                shutil.copyfile(self._stored / name, output / name)
         else:
-            measured = self._run_child(stored, output)
+            measured = self._run_child(output)
         for name in _TOKENIZER_FILES:
             # checkpoints and uploaded adapters come without a tokenizer: it is the base model's
-            source = (stored if (stored / "tokenizer.json").is_file() else self._base) / name
+            source = (self._stored if (self._stored / "tokenizer.json").is_file() else self._base) / name
             if source.is_file():
                 shutil.copyfile(source, output / name)
         (output / "README.md").write_text(self._card(measured))
@@ -103,20 +105,13 @@ class ModelExport:
         pack(output, self._folder / "packed.zip")
         return self._folder / "packed.zip", measured
 
-    def _stored(self) -> Path:
-        return self._context.wiring.storage.local_folder(self._context.project_id, self._weights.blob_key)
-
-    def _is_whole(self, stored: Path) -> bool:
-        return not (stored / "adapter_config.json").is_file()
-
     def _card(self, measured: dict[str, Any]) -> str:
         return model_card(self._weights, self._base, self._command.format, self._history, measured)
 
-    def _run_child(self, stored: Path, output: Path, gguf: GgufFacts | None = None) -> dict[str, Any]:
-        whole = self._is_whole(stored)
+    def _run_child(self, output: Path, gguf: GgufFacts | None = None) -> dict[str, Any]:
         order = ExportOrder(
-            model_dir=stored if whole else self._base,
-            adapter_dir=None if whole else stored,
+            model_dir=self._stored if self._whole else self._base,
+            adapter_dir=None if self._whole else self._stored,
             dtype=self._command.dtype,
             output_dir=output,
             home=self._settings.home,
@@ -167,3 +162,9 @@ class ModelExport:
                 "format": kind,
             }
             context.succeed(session, result | measured)
+
+
+def _learned(stored: Path) -> str | None:
+    """The hash of the rows that a run noted beside its weights; checkpoints and uploads have no note."""
+    note = stored / LEARNED_FILE
+    return str(json.loads(note.read_text())["data_sha256"]) if note.is_file() else None

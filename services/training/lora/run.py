@@ -83,7 +83,7 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal", ranks: Ranks 
     training = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop, ranks)
     finished = training.run()
     if ranks.leads:
-        write_adapter_folder(order, training, finished)
+        write_adapter_folder(order, training)
         if probe is not None:
             training.tuned.load(training.best or training.tuned.tensors())
             say(probe.compared())
