@@ -610,3 +610,18 @@ def test_refuses_four_bits_at_once_where_the_library_is_missing(
             model="tiny", training_file=upload(client, sums(1)), extra_body={"recipe": {"tune": "qlora"}}
         )
     assert (refused.value.code, refused.value.param) == ("quantisation_unavailable", "recipe.tune")
+
+
+def test_an_adapter_trained_beside_four_bits_answers_on_the_whole_base(
+    client: openai.OpenAI, runner: JobRunner, parts: Wiring, project_id: str, home: Path
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    job = client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=upload(client, [chat(f"say {n}", "ok") for n in range(8)]),
+        method=supervised(n_epochs=30, batch_size=4),
+        extra_body={"recipe": {"base": "qlora", "learning_rate": 0.02, "rank": 8}},
+    )
+    assert runner.run(project_id, job.id) == "succeeded", client.fine_tuning.jobs.retrieve(job.id).error
+    tuned = client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model
+    assert answer_of(parts, project_id, home, str(tuned)) == "ok"

@@ -102,10 +102,9 @@ def _identity(weights: Weights, facts: BaseFacts) -> str:
 def _use(weights: Weights) -> str:
     if weights.job is None:
         return "This adapter was uploaded; where it comes from and what it is meant for is not known here."
-    said = (
-        "Meant to answer questions of the domain that it was trained on, in the manner of its training answers, and "
-        "judged on that alone. It is not meant for anything else; the base model's limits and errors remain, and "
-        "nothing was done here to make it safe or fair. Whoever relies on an answer should check it."
+    said = _purpose(weights.recipe) + (
+        " It is not meant for anything else; the base model's limits and errors remain, and nothing was done here to "
+        "make it safe or fair. Whoever relies on an answer should check it."
     )
     prompt = {name: value for name, value in weights.job.prompt.items() if value}
     if prompt:
@@ -113,6 +112,22 @@ def _use(weights: Weights) -> str:
             "\n\nIt was trained under this prompt layout, and answers best under it:\n"
             f"```json\n{json.dumps(prompt, indent=2, ensure_ascii=False)}\n```"
         )
+    return said
+
+
+def _purpose(recipe: dict[str, Any]) -> str:
+    if recipe.get("objective") == "continued_pretraining":
+        said = (
+            "It went on pretraining on the documents of a domain, judged by how well it foretells others of them, and "
+            "is meant as a start for training on that domain. It was not taught to answer."
+        )
+    else:
+        said = (
+            "Meant to answer questions of the domain that it was trained on, in the manner of its training answers, "
+            "and judged on that alone."
+        )
+    if recipe.get("tune") == "qlora":
+        said += " It was trained, and its losses measured, beside the base in four bits, and is served beside it whole."
     return said
 
 

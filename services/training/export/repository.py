@@ -1,5 +1,6 @@
 """Every query of exports: from a model id to the weights that answer under it, and what is known of them."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.training.export.errors import ModelNotFound, NothingToExport
+from services.training.repository import is_vector_store
 from services.training.tables import AdapterRow, CheckpointRow, TrainingJob
 from shared import read_models as others
 from shared.jobs.tables import Job
@@ -96,13 +98,24 @@ def data_sources(session: Session, weights: Weights) -> list[DataSource]:
         ("dataset", job.dataset_id, others.datasets),
         ("training file", job.training_file, others.files),
         ("validation file", job.validation_file, others.files),
+        ("replay file", job.replay_file, others.files),
     ]
     found = []
     for word, name, table in named:
-        if name is not None:
+        if name is not None and is_vector_store(name):
+            found.append(DataSource(f"documents of the vector store `{name}`", _corpus_hash(session, name)))
+        elif name is not None:
             sha256 = session.execute(sa.select(table.c.sha256).where(table.c.id == name)).scalar_one_or_none()
             found.append(DataSource(f"{word} `{name}`", sha256))
     return found
+
+
+def _corpus_hash(session: Session, store_id: str) -> str | None:
+    """Of the hashes of the store's files as they are now, in order; None where none is left."""
+    documents, files = others.documents, others.files
+    ids = sa.select(documents.c.file_id).where(documents.c.vector_store_id == store_id)
+    hashes = session.scalars(sa.select(files.c.sha256).where(files.c.id.in_(ids)).order_by(files.c.sha256)).all()
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest() if hashes else None
 
 
 def scores(session: Session, weights: Weights) -> list[Score]:
