@@ -108,9 +108,10 @@ class Client:
                 if response.status_code >= 400:
                     response.read()
                     raise self._refused(response)
+                came = 0
                 for chunk in response.iter_bytes():
-                    sink.write(chunk)
-                    report(response.num_bytes_downloaded)
+                    came += sink.write(chunk)
+                    report(came)
             partial.replace(target)
         except httpx.HTTPError as error:
             raise ApiError(f"GET {path} broke off: {error}") from error
