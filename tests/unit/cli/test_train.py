@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from services.cli.client import JobFailed, sse_messages
-from services.cli.train import _is_training_file, parsed_settings
+from services.cli.train import _is_training_file, _source, parsed_settings
 from services.cli.watching import TrainingBoard, raise_unless_succeeded
 
 
@@ -83,3 +83,36 @@ def test_reads_server_sent_events() -> None:
     one, end = sse_messages(lines)
     assert (one.event, one.id, one.data) == ("message", "e-1", {"a": 1})
     assert (end.event, end.id, end.data) == ("end", None, {"status": "failed"})
+
+
+class Uploads:
+    """Stands for the platform: remembers what was uploaded."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def upload(self, _path: Path, *, name: str, purpose: str) -> str:
+        self.names.append(f"{name} for {purpose}")
+        return f"file-{len(self.names)}"
+
+
+def source(data: str | None, corpus: str | None, validation: str | None = None) -> tuple[dict[str, Any], list[str]]:
+    client = Uploads()
+    console = Console(file=io.StringIO())
+    return _source(client, console, data, corpus, validation), client.names  # type: ignore[arg-type]
+
+
+def test_a_corpus_is_a_store_or_a_file_of_texts(tmp_path: Path) -> None:
+    method = {"method": {"type": "continued_pretraining"}}
+    assert source(None, "vs_manual") == (method | {"training_file": "vs_manual"}, [])
+    assert source(None, "file-a", "vs_b") == (method | {"training_file": "file-a", "validation_file": "vs_b"}, [])
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "a"}\n')
+    assert source(None, str(texts)) == (method | {"training_file": "file-1"}, ["texts.jsonl for fine-tune"])
+
+
+@pytest.mark.parametrize("given", [(None, None), ("ds_a", "vs_b")])
+def test_learns_from_examples_or_from_documents_not_both(given: tuple[str | None, str | None]) -> None:
+    with pytest.raises(typer.BadParameter, match="one of the two"):
+        source(*given)
+    assert source("ds_a", None) == ({"dataset": "ds_a"}, [])
