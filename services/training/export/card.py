@@ -10,6 +10,7 @@ from services.training.export.curves import Curves, in_words
 from services.training.export.repository import DataSource, Score, Weights
 from services.training.recipe import Recipe
 
+_VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 CURVES_FILE = "curves.svg"
 _KINDS = {
     "adapter": ("adapter", "peft", "LoRA adapter for {base}"),
@@ -27,10 +28,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 base = AutoModelForCausalLM.from_pretrained("path/to/{base}")
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-```
-With vLLM:
-```
-vllm serve path/to/{base} --enable-lora --max-lora-rank {rank} --lora-modules tuned=path/to/this/folder
 ```""",
     "merged": """\
 ```python
@@ -72,7 +69,7 @@ def model_card(weights: Weights, base: Path, form: str, history: History, measur
         f"# {title.format(base=weights.base_model)}",
         _identity(weights, facts),
         "## Use\n" + _use(weights),
-        _LOADING[form].format(base=weights.base_model, rank=weights.recipe.get("rank", 16)),
+        _LOADING[form].format(base=weights.base_model) + (_in_vllm(weights) if form == "adapter" else ""),
         "## Training data\n" + _data(weights, history),
         "## Recipe\n" + _recipe(weights),
         "## Scores\n" + _scores(weights) + _evaluations(history.scores),
@@ -129,6 +126,18 @@ def _purpose(recipe: dict[str, Any]) -> str:
     if recipe.get("tune") == "qlora":
         said += " It was trained, and its losses measured, beside the base in four bits, and is served beside it whole."
     return said
+
+
+def _in_vllm(weights: Weights) -> str:
+    """vLLM makes room for a few ranks only, and has no DoRA (0.32)."""
+    rank = int(weights.recipe.get("rank", _VLLM_RANKS[0]))
+    if weights.recipe.get("dora") or rank > _VLLM_RANKS[-1]:
+        return "\n\nvLLM loads neither DoRA nor ranks beyond 512 as an adapter: export the format merged for it."
+    room = next(most for most in _VLLM_RANKS if most >= rank)
+    return (
+        f"\n\nWith vLLM:\n```\nvllm serve path/to/{weights.base_model} --enable-lora --max-lora-rank {room} "
+        "--lora-modules tuned=path/to/this/folder\n```"
+    )
 
 
 def _data(weights: Weights, history: History) -> str:
