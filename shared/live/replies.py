@@ -13,6 +13,8 @@ from shared.telemetry import logger
 log = logger(__name__)
 _MOST_AT_ONCE = 256
 _END_SECONDS = 5.0
+_PATIENCE_SECONDS = 5.0
+"""A Redis that takes longer for a reply counts as away: it holds up the replies of all requests."""
 Line = tuple[str, dict[str, str]]
 """A reply stream and one entry for it."""
 
@@ -26,7 +28,9 @@ class ReplyWriter:
     """
 
     def __init__(self, redis_url: str) -> None:
-        self._redis = redis.Redis.from_url(redis_url, socket_keepalive=True, health_check_interval=10)
+        self._redis = redis.Redis.from_url(
+            redis_url, socket_keepalive=True, health_check_interval=10, socket_timeout=_PATIENCE_SECONDS
+        )
         self._lines: deque[Line] = deque()
         self._changed = threading.Condition()
         self._writing = False

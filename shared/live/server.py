@@ -16,6 +16,8 @@ from shared.telemetry import logger
 log = logger(__name__)
 _ADMITS_AFTER_SECONDS = 0.5
 _HEARS_EVERY_MS = 500
+_LATE_SECONDS = 3.0
+"""A request taken with less than this left to its asker's patience is told so at once."""
 
 
 class InFlight:
@@ -99,6 +101,8 @@ class LiveServer:
         flight = InFlight(self._replies, message)
         with self._lock:
             self._running[request_id] = flight
+        if message["admit_before"] - time.time() < _LATE_SECONDS:
+            flight.tell_admission()
         try:
             ids = {"request_id": request_id.split(".")[0], "trace_id": message["trace_id"]}
             with structlog.contextvars.bound_contextvars(**ids):
@@ -134,21 +138,27 @@ class LiveServer:
             return request_id in self._gone
 
     def _hear_cancellations(self) -> None:
-        last = "$"
+        last = ""
         while not self._closed.is_set():
             try:
+                last = last or self._newest_cancellation()
                 found = cast(Any, self._redis.xread({CANCELLATIONS: last}, count=1000, block=_HEARS_EVERY_MS))
             except (redis.RedisError, ValueError, OSError) as error:
                 if self._closed.is_set():
                     return
                 log.warning("cancellations not readable", error=str(error))
-                last = "$"
+                last = ""
                 self._closed.wait(0.5)
                 continue
             for entry_id, fields in entries(found):
                 last = entry_id
                 self._cancel(fields[b"r"].decode())
             self._tell_admissions()
+
+    def _newest_cancellation(self) -> str:
+        """The id after which to read: named once, since what comes between two reads from "$" would be missed."""
+        newest = cast(Any, self._redis.xrevrange(CANCELLATIONS, count=1))
+        return str(newest[0][0].decode()) if newest else "0-0"
 
     def _tell_admissions(self) -> None:
         with self._lock:
