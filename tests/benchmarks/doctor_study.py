@@ -33,10 +33,12 @@ class Work(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """All verdicts, the weightiest first, and by how much the right one's remedy changed the best validation loss."""
+    """All verdicts, the weightiest first, and by how much the right one's remedy changed two losses: the best of
+    validation, and that on general questions."""
 
     verdicts: tuple[str, ...]
-    change: float | None
+    change: float | None = None
+    general: float | None = None
 
 
 def main() -> int:
@@ -86,15 +88,22 @@ def _firsts(outcomes: dict[str, list[Outcome]]) -> list[str]:
 
 
 def gains(outcomes: dict[str, list[Outcome]]) -> list[str]:
-    """What the remedies did to the best validation loss, in nats: below zero is better."""
-    head = ["", "| made | remedies trained | median change | best | worst |", "|---|---|---|---|---|"]
+    """What the remedies did to the losses, in nats: below zero is better.
+
+    Where answers were too long, the remedied run is also validated on these.
+    """
+    head = [
+        "",
+        "| made | remedies trained | validation loss, median change | best | worst | general questions, median |",
+    ]
+    head.append("|---" * 6 + "|")
     rows = []
     for name, found in outcomes.items():
         changes = sorted(out.change for out in found if out.change is not None)
         if changes:
-            rows.append(
-                f"| {name} | {len(changes)} | {median(changes):+.3f} | {changes[0]:+.3f} | {changes[-1]:+.3f} |"
-            )
+            general = median(out.general for out in found if out.general is not None)
+            middle, best, worst = (f"{change:+.3f}" for change in (median(changes), changes[0], changes[-1]))
+            rows.append(f"| {name} | {len(changes)} | {middle} | {best} | {worst} | {general:+.3f} |")
     return head + rows
 
 
@@ -106,10 +115,12 @@ def outcome(work: Work) -> Outcome:
     verdicts = tuple(finding.verdict for finding in found.findings) or (found.verdict,)
     right = next((finding for finding in found.findings if finding.verdict == illness.verdict), None)
     if not work.remedies or right is None or facts.best is None:
-        return Outcome(verdicts, None)
+        return Outcome(verdicts)
     cured = replace(illness, recipe=illness.recipe | dict(right.remedy))
     again = run(base, work.folder / f"{work.name}-{work.seed}-again", cured, work.seed)
-    return Outcome(verdicts, again.best.valid_loss - facts.best.valid_loss if again.best else None)
+    change = again.best and again.best.valid_loss - facts.best.valid_loss
+    general = again.probed and facts.probed and again.probed.after - facts.probed.after
+    return Outcome(verdicts, change, general)
 
 
 if __name__ == "__main__":

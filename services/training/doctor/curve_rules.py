@@ -125,9 +125,9 @@ def too_little_data(facts: Facts) -> Finding | None:
     if best is None or len(facts.losses) < _FEWEST_STEPS:
         return None
     gap = best.gap / best.valid_loss
-    wide = gap >= _WIDE_GAP and best.valid_loss >= _SOME_LEFT * facts.start_loss and best.gap >= SURE * best.gap_error
+    wide = gap >= _WIDE_GAP and best.gap >= SURE * best.gap_error
     worthwhile = told is not None and told.tells and told.gain >= _WORTHWHILE * best.valid_loss
-    if not (wide if told is None else worthwhile):
+    if best.valid_loss < _SOME_LEFT * facts.start_loss or not (wide if told is None else worthwhile):
         return None
     forecast = (
         ""
@@ -150,11 +150,9 @@ def too_little_data(facts: Facts) -> Finding | None:
         f"At its best (step {best.step}) the loss is {best.train_loss:.2f} on learned examples and "
         f"{best.valid_loss:.2f} on unseen ones: {facts.train_examples} examples do not tell the rule.{forecast}",
         tuple(evidence),
-        _fitting(
-            facts.recipe,
-            {"rank": max(1, facts.recipe.rank // 4), "alpha": facts.recipe.alpha / 4, "dropout": 0.1, "patience": 2},
-        ),
-        "More examples are what helps; until there are, leave the model less room to learn them by heart.",
+        _fitting(facts.recipe, {"dropout": max(0.1, facts.recipe.dropout), "patience": 5}),
+        "More examples are what helps: in the study no recipe made up for them. Some dropout and the best checkpoint "
+        "keep what there is from being learned by heart only.",
     )
 
 
@@ -179,9 +177,14 @@ def overfitting(facts: Facts) -> Finding | None:
         ),
         _fitting(
             facts.recipe,
-            {"epochs": max(1.0, round(best.epoch, 1)), "dropout": max(0.1, facts.recipe.dropout), "patience": 2},
+            {
+                # a falling schedule spends half of a constant one's learning rate
+                "epochs": min(facts.recipe.epochs, max(1.0, round(2 * best.epoch, 1))),
+                "dropout": max(0.1, facts.recipe.dropout),
+                "patience": 3,
+            },
         ),
-        "Stop about where validation was best, with some dropout.",
+        "Let the learning rate reach zero soon after validation was best, with some dropout.",
     )
 
 

@@ -72,8 +72,8 @@ def forgetting(facts: Facts) -> Finding | None:
         {"replay_ratio": min(0.5, 2 * ratio)} if ratio else {"learning_rate": rounded(facts.recipe.learning_rate / 3)},
         "Replay more of the old examples."
         if ratio
-        else "Take a third of the learning rate, so that the weights move less far; better still, give the job a "
-        "replay_file of what it shall not forget.",
+        else "Take a third of the learning rate, so that the weights move less far, at the price of learning less; "
+        "better, give the job a replay_file of what it shall not forget.",
     )
 
 

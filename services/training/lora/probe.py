@@ -7,16 +7,19 @@ import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from services.training.errors import InvalidTrainingFile, NoChatTemplate, NoTrainingExamples
 from services.training.lora.base_model import BaseModel
 from services.training.lora.examples import read_rows, tokenize
-from services.training.lora.objectives import Objective, Supervised, evaluating
-from services.training.lora.packing import Group
+from services.training.lora.objectives import evaluating, flat
+from services.training.lora.packing import Group, pack, split_batch
+from services.training.lora.scoring import log_likelihoods, score_pack
 from services.training.order import Probed
 
 GENERAL_QUESTIONS = Path(__file__).parents[1] / "doctor" / "general.jsonl"
 _LONGEST = 256
+_PACK_TOKENS = 512
 
 
 class Probe:
@@ -46,8 +49,12 @@ class Probe:
             change_error=float(change.std(ddof=1)) / math.sqrt(len(change)) if len(change) > 1 else None,
         )
 
-    def _losses(self) -> np.ndarray:
-        objective: Objective = Supervised(self._model)
+    def _losses(self) -> npt.NDArray[np.float64]:
+        losses: list[float] = []
         with evaluating(self._model):
-            tallies = [objective.loss([group])[1] for group in self._groups]
-        return np.array([tally.mean_loss for tally in tallies])
+            for groups in split_batch(self._groups, _PACK_TOKENS):
+                examples = flat(groups)
+                packed = pack(examples)
+                found = log_likelihoods(score_pack(self._model, packed), packed, len(examples)).tolist()
+                losses += [-nats / len(one.completion) for nats, one in zip(found, examples, strict=True)]
+        return np.array(losses)
