@@ -49,6 +49,9 @@ def train(
     ] = None,
     suffix: Annotated[str | None, typer.Option(help="Part of the new model's id.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides weights, order and dropout; 0 if not given.")] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Refuse the job before its first step if it would take longer.")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the job is queued.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the finished job as JSON.")] = False,
 ) -> None:
@@ -64,6 +67,7 @@ def train(
             "recipe": {"base": recipe, **differences} if differences else recipe,
             "suffix": suffix,
             "seed": seed,
+            "max_minutes": max_minutes,
             **_source(client, console, data, corpus, validation),
         }
         if replay is not None:

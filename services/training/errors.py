@@ -7,7 +7,7 @@ UpliftError
 │                     QuantisationUnavailable
 ├── NotFound 404: TrainingJobNotFound, RecipeNotFound, BaseModelNotFound, DatasetNotFound, AdapterNotFound
 ├── Conflict, answered as 400: DatasetNotReady, CorpusNotReady, JobNotPausable, JobNotResumable
-└── TrainingFailed 500: NonFiniteLoss, OutOfMemory, DiskFull
+└── TrainingFailed 500: NonFiniteLoss, OutOfMemory, DiskFull, DoesNotFit, ExceedsBudget
 """
 
 from shared.errors import Conflict, InvalidInput, NotFound, UpliftError
@@ -158,6 +158,18 @@ class DiskFull(TrainingFailed):
     retryable = True
 
 
+class DoesNotFit(TrainingFailed):
+    """The run was rehearsed and would take more memory than there is; the message says what to lower."""
+
+    code = "does_not_fit"
+
+
+class ExceedsBudget(TrainingFailed):
+    """The run was rehearsed and would take longer than the job's `max_minutes`."""
+
+    code = "exceeds_budget"
+
+
 class TrainingChildDied(RuntimeError):
     """The child ended without a word (a kill, a crash): no verdict on the job, so it is tried again and resumes."""
 
@@ -182,6 +194,8 @@ _BY_CODE: dict[str, type[UpliftError]] = {
         NonFiniteLoss,
         OutOfMemory,
         DiskFull,
+        DoesNotFit,
+        ExceedsBudget,
     )
 }
 

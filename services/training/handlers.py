@@ -40,6 +40,7 @@ class NewTrainingJob:
     max_passage_tokens: int | None
     init_adapter: str | None
     replay_file: str | None = None
+    max_minutes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def add_training_job(
         prompt=wanted.prompt.model_dump(mode="json"),
         max_passage_tokens=wanted.max_passage_tokens,
         metadata_=wanted.metadata,
+        max_minutes=wanted.max_minutes,
     )
     repository.add(session, row)
     return row, job

@@ -41,6 +41,7 @@ def job_object(row: TrainingJob, job: Job, who: Caller) -> dict[str, Any]:
         "prompt": row.prompt,
         "replay_file": row.replay_file,
         "init_adapter": row.init_adapter_id,
+        "max_minutes": row.max_minutes,
         "progress": job.progress,
         "result": job.result,
     }

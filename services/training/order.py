@@ -36,6 +36,10 @@ class TrainingOrder(_Message):
     """How many to compute with; None uses what is free just then."""
     data_sha256: str
     """Hash of the training data, for the model card and so that no checkpoint of other data is resumed."""
+    most_bytes: int | None = None
+    """Memory that the run may take, besides what the machine has."""
+    max_minutes: float | None = None
+    """A run that would take longer is refused before its first step."""
     recorded_step: int = 0
     """The last step that the worker has recorded: a resumed run says again what came after it."""
 
@@ -62,6 +66,23 @@ class Started(_Message):
     """The recipe as it runs: an adapter to continue from decides rank, alpha and targets."""
 
 
+class Estimated(_Message):
+    """What the run will take, measured by two rehearsed steps; not said by a run that was resumed."""
+
+    event: Literal["estimated"] = "estimated"
+    total_steps: int
+    peak_bytes: int
+    """Memory at its most, of the training processes added up."""
+    limit_bytes: int | None
+    """What there is of it; None where the system doesn't say."""
+    seconds: float
+    """From here to the last step, validations included."""
+    tokens_per_second: float
+    """Tokens of the examples, prompt and completion, as in `Stepped.tokens`."""
+    longest: int
+    """Tokens of the longest example that is trained on."""
+
+
 class Stepped(_Message):
     """One optimiser step. Losses are mean nats per completion token, of `dpo` mean nats per pair."""
 
@@ -83,7 +104,7 @@ class Stepped(_Message):
     """Of what was replayed; `train_loss` is of the rest alone."""
     seconds: float
     memory_bytes: int
-    """Peak resident memory of the training processes so far, added up."""
+    """Peak memory of the training processes so far, added up: resident, or the GPU's where they compute on one."""
     valid_loss: float | None = None
     """Of at most `max_validation_examples` examples, the same ones each time."""
     valid_loss_error: float | None = None
@@ -156,7 +177,8 @@ class Failed(_Message):
 
 
 ChildEvent = Annotated[
-    Started | Stepped | StateSaved | CheckpointSaved | Probed | Finished | Failed, Field(discriminator="event")
+    Started | Estimated | Stepped | StateSaved | CheckpointSaved | Probed | Finished | Failed,
+    Field(discriminator="event"),
 ]
 _EVENTS: TypeAdapter[ChildEvent] = TypeAdapter(ChildEvent)
 

@@ -23,6 +23,12 @@ class Pace:
     _steps: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     _validations: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     _count: int = 0
+    _rehearsed: tuple[float, float] | None = None
+    """Of a step: seconds and tokens, as a rehearsal says."""
+
+    def rehearsal_took(self, seconds: float, tokens: float) -> None:
+        """What a step of the run's mean size will take, by a rehearsal: the estimate until steps are measured."""
+        self._rehearsed = seconds, tokens
 
     def step_took(self, seconds: float, tokens: int) -> None:
         """`tokens` are the step's own, prompt and completion."""
@@ -34,14 +40,17 @@ class Pace:
         self._validations.append(seconds)
 
     def seconds_left(self, steps: int, validations: int) -> float | None:
-        """Seconds for so many more steps and validations; None while the run warms up.
+        """Seconds for so many more steps and validations; None while a run that was not rehearsed warms up.
 
         A validation that has not been seen yet is taken to cost its tokens' share of the steps' rate.
         """
-        if not self._steps:
+        if self._steps:
+            step = fmean(seconds for seconds, _ in self._steps)
+            tokens = fmean(tokens for _, tokens in self._steps)
+        elif self._rehearsed is not None:
+            step, tokens = self._rehearsed
+        else:
             return None
-        step = fmean(seconds for seconds, _ in self._steps)
-        tokens = fmean(tokens for _, tokens in self._steps)
         guess = step * self.validation_tokens / tokens * _FORWARD_SHARE
         validation = fmean(self._validations) if self._validations else guess
         return steps * step + validations * validation

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from services.training import repository
 from services.training.domain import checkpoint_model_id
+from services.training.fit import told
 from services.training.loggers import Loggers
-from services.training.order import CheckpointSaved, ChildEvent, Probed, Started, StateSaved, Stepped
+from services.training.order import CheckpointSaved, ChildEvent, Estimated, Probed, Started, StateSaved, Stepped
 from services.training.recipe import Recipe
 from services.training.settings import TrainingSettings
 from services.training.tables import CheckpointRow, TrainingJob
@@ -36,6 +37,8 @@ class Recorder:
         match event:
             case Started():
                 self._started(event)
+            case Estimated():
+                self._estimated(event)
             case Stepped():
                 self._stepped(event)
             case StateSaved():
@@ -77,6 +80,10 @@ class Recorder:
                     "losses equal an unbroken run's only up to rounding",
                     level="warn",
                 )
+
+    def _estimated(self, event: Estimated) -> None:
+        self._context.event(told(event), data={"estimate": event.model_dump(mode="json", exclude={"event"})})
+        self._context.progress(0, event.total_steps, "steps", "training", measured=lambda: event.seconds)
 
     def _stepped(self, event: Stepped) -> None:
         data = event.model_dump(mode="json", exclude={"event", "seconds_left"}, exclude_none=True)

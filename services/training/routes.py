@@ -160,6 +160,7 @@ def _wanted(body: CreateJob) -> handlers.NewTrainingJob:
         prompt=body.prompt,
         max_passage_tokens=body.max_passage_tokens,
         init_adapter=body.init_adapter,
+        max_minutes=body.max_minutes,
     )
 
 

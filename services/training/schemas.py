@@ -133,8 +133,8 @@ Metadata = Annotated[
 
 
 class CreateJob(Body):
-    """OpenAI's body; `dataset`, `replay_file`, `recipe`, `prompt`, `max_passage_tokens` and `init_adapter` are ours
-    (`extra_body`)."""
+    """OpenAI's body; `dataset`, `replay_file`, `recipe`, `prompt`, `max_passage_tokens`, `max_minutes` and
+    `init_adapter` are ours (`extra_body`)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -201,6 +201,9 @@ class CreateJob(Body):
     prompt: PromptSpec = Field(PromptSpec(), description="The layout in which the adapter will be served.")
     max_passage_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Budget for all passages of a row together, the same as when serving."
+    )
+    max_minutes: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        None, description="Refuse the job before its first step (`exceeds_budget`) if training would take longer."
     )
     init_adapter: str | None = Field(None, description="An adapter (its id or its model id) to continue from.")
 

@@ -28,6 +28,9 @@ class TrainingSettings(Settings):
     training_processes: Annotated[int, Field(ge=1)] = 1
     """UPLIFT_TRAINING_PROCESSES: how many processes train one job together, each with a GPU or a part of the cores."""
 
+    training_memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """UPLIFT_TRAINING_MEMORY_GIB: a job that would take more is refused; without it, what is free decides."""
+
     tensorboard_dir: Path | None = None
     """UPLIFT_TENSORBOARD_DIR: where every run's figures are written as event files too, a folder a job."""
     mlflow_tracking_uri: Annotated[str | None, Field(validation_alias="MLFLOW_TRACKING_URI")] = None

@@ -38,6 +38,8 @@ class TrainingJob(TenantRow, Base):
     """What an interrupted run goes on from, as of `resume_step`; gone when the job ends."""
     micro_batch_tokens: Mapped[int | None]
     """In place of the recipe's, since memory ran out once."""
+    max_minutes: Mapped[float | None] = mapped_column(sa.Double)
+    """The budget: a run that is estimated to take longer is refused before its first step."""
     result_files: Mapped[list[Any]] = mapped_column(server_default="[]")
     fine_tuned_model: Mapped[str | None]
     trained_tokens: Mapped[int | None] = mapped_column(sa.BigInteger)

@@ -123,6 +123,7 @@ class TrainingRun:
         if rows.remark is not None and job.validated_at is None:
             self._context.event(rows.remark)
         self._fetch_state(folder / "states")
+        gib = self._settings.training_memory_gib
         order = TrainingOrder(
             base_model=job.base_model,
             model_dir=base,
@@ -137,6 +138,8 @@ class TrainingRun:
             home=self._settings.home,
             threads=self._settings.compute_threads,
             data_sha256=rows.sha256,
+            most_bytes=None if gib is None else int(gib * (1 << 30)),
+            max_minutes=job.max_minutes,
             recorded_step=recorded,
         )
         path = folder / "order.json"

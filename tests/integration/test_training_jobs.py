@@ -22,6 +22,7 @@ from services.training.child import run_child
 from services.training.domain import LEARNED_FILE
 from services.training.errors import OutOfMemory
 from services.training.handlers import JOB_HANDLERS
+from services.training.recipe import Recipe
 from services.training.routes import router
 from services.training.settings import TrainingSettings
 from shared import jobs
@@ -419,6 +420,51 @@ def test_a_full_disk_of_the_worker_is_named_and_tried_again(
     assert runner.run(project_id, job_id) == "queued", "it goes on from its last state once there is room"
     with database.transaction(project_id) as session:
         jobs.cancel(session, job_id)
+
+
+def test_estimates_a_job_before_its_first_step(
+    client: TestClient, runner: JobRunner, database: Database, project_id: str
+) -> None:
+    job_id = create(client, dataset=add_dataset(database, project_id), max_minutes=60)["id"]
+    assert runner.run(project_id, job_id) == "succeeded"
+    assert show(client, job_id)["max_minutes"] == 60
+    events = client.get(f"/v1/fine_tuning/jobs/{job_id}/events", params={"limit": 100}).json()["data"][::-1]
+    (said,) = [number for number, event in enumerate(events) if "estimate" in (event["data"] or {})]
+    steps = [number for number, event in enumerate(events) if event["type"] == "metrics"]
+    assert said < steps[0]
+    assert events[said]["message"].startswith("Estimated before the first step: about ")
+    estimate, last = events[said]["data"]["estimate"], events[steps[-1]]["data"]
+    assert estimate["total_steps"] == len(steps)
+    assert last["memory_bytes"] / 2 < estimate["peak_bytes"] < last["memory_bytes"] * 2
+    assert 0 < estimate["seconds"] < 60
+
+
+@pytest.mark.parametrize(
+    ("gib", "minutes", "code", "fields"),
+    [
+        (0.01, None, "does_not_fit", ("micro_batch_tokens", "max_length", "rank", "gradient_checkpointing")),
+        (None, 1e-6, "exceeds_budget", ("max_steps", "epochs", "train_share", "max_length")),
+    ],
+)
+def test_refuses_with_advice_what_does_not_fit(
+    client: TestClient,
+    training_wiring: Wiring,
+    database: Database,
+    project_id: str,
+    gib: float | None,
+    minutes: float | None,
+    code: str,
+    fields: tuple[str, ...],
+) -> None:
+    settings = training_wiring.settings.model_copy(update={"training_memory_gib": gib})
+    runner = JobRunner(replace(training_wiring, settings=settings), JOB_HANDLERS, worker="small")
+    job_id = create(client, dataset=add_dataset(database, project_id), max_minutes=minutes)["id"]
+    assert runner.run(project_id, job_id) == "failed"
+    error = show(client, job_id)["error"]
+    assert error["code"] == code
+    assert all(field in error["message"] and field in Recipe.model_fields for field in fields)
+    events = client.get(f"/v1/fine_tuning/jobs/{job_id}/events", params={"limit": 100}).json()["data"]
+    assert not [event for event in events if event["type"] == "metrics"]
 
 
 def test_every_table_is_under_forced_row_level_security(database: Database, project_id: str) -> None:

@@ -1,7 +1,6 @@
 """The training loop: read it top to bottom. One optimiser step is one effective batch, cut into packs."""
 
 import math
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from services.training.errors import NonFiniteLoss
-from services.training.lora import explosion, last_good, states, whole_folders
+from services.training.lora import explosion, last_good, memory, states, whole_folders
 from services.training.lora.base_model import BaseModel
 from services.training.lora.objectives import Objective, score_set
 from services.training.lora.packing import Group, split_batch
@@ -189,7 +188,7 @@ class Training:
         return step
 
     def _memory_bytes(self) -> int:
-        return int(self.ranks.sum([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024])[0])
+        return int(self.ranks.sum([memory.peak_bytes(self.model.device)])[0])
 
     def _losses(self) -> list[float]:
         return [entry["train_loss"] for entry in self.history]

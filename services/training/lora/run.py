@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from services.training.errors import InvalidTrainingFile, NoTrainingExamples
 from services.training.exhaustion import name_exhaustion
+from services.training.fit import check_fit
 from services.training.lora import leaks
 from services.training.lora.adapter import shape_of
 from services.training.lora.base_model import BaseModel, load_base
@@ -29,6 +30,7 @@ from services.training.lora.packing import Group
 from services.training.lora.probe import Probe
 from services.training.lora.ranks import ALONE, Ranks, joined
 from services.training.lora.reference import cached_reference
+from services.training.lora.rehearsal import rehearse
 from services.training.lora.token_cache import cached
 from services.training.lora.tuned import check_start, make_trainable
 from services.training.lora.windows import holds_texts, read_texts, windows_of
@@ -81,6 +83,11 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal", ranks: Ranks 
     model = load_base(order.model_dir, recipe.tune)
     probe = Probe.of(model)
     training = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop, ranks)
+    if not training.progress.step:  # a resumed run has shown that it fits
+        estimate = rehearse(training, order.most_bytes)
+        if ranks.leads:
+            say(estimate)
+        check_fit(estimate, order.max_minutes, recipe)
     finished = training.run()
     if ranks.leads:
         write_adapter_folder(order, training)
