@@ -2,7 +2,7 @@
 
 Run: .venv/bin/python -m tests.benchmarks.doctor_study [--seeds 10] [--first-seed 2000] [--processes 1] [--remedies]
 
-The rules' limits were chosen while looking at seeds 1000 to 1009; the study's seeds begin at 2000. With `--remedies`
+The rules' limits were chosen while looking at seeds 1000 to 1004; the study's seeds begin at 2000. With `--remedies`
 every sick run is trained again with its finding's recipe difference, and the change of the validation loss is shown.
 """
 
