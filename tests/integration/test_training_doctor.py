@@ -112,6 +112,22 @@ def test_diagnoses_a_run_and_trains_again_with_the_remedy(
     assert tried["comparable"]
 
 
+def test_forgetting_is_counted_from_where_the_job_began(
+    client: TestClient, training_wiring: Wiring, project_id: str
+) -> None:
+    train = chats(training_wiring, project_id, [str(n) for n in range(16)])
+    runner, model, general = JobRunner(training_wiring, JOB_HANDLERS, worker="test"), "tiny", []
+    for _ in range(2):
+        job = ask(client, "POST", "", model=model, recipe=QUICK | {"learning_rate": 0.05}, training_file=train, seed=3)
+        assert runner.run(project_id, job["id"]) == "succeeded"
+        model = ask(client, "GET", f"/{job['id']}")["fine_tuned_model"]
+        events = ask(client, "GET", f"/{job['id']}/events?limit=100")["data"]
+        general += [event["data"]["general_ability"] for event in events if "general_ability" in (event["data"] or {})]
+    first, second = general
+    assert abs(first["after"] - first["before"]) > 0.01
+    assert second["before"] == pytest.approx(first["after"], abs=1e-3)
+
+
 def test_forecasts_from_runs_on_smaller_shares(client: TestClient, training_wiring: Wiring, project_id: str) -> None:
     train = chats(training_wiring, project_id, [str(n) for n in range(16)])
     validation = chats(training_wiring, project_id, ["one", "two", "three", "four"])

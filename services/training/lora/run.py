@@ -81,8 +81,7 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal", ranks: Ranks 
             recipe = recipe.model_copy(update=shape_of(order.init_adapter_dir))
     torch.manual_seed(recipe.seed)
     model = load_base(order.model_dir, recipe.tune)
-    probe = Probe.of(model)
-    training = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop, ranks)
+    training, probe = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop, ranks)
     if not training.progress.step:  # a resumed run has shown that it fits
         estimate = rehearse(training, order.most_bytes)
         if ranks.leads:
@@ -99,8 +98,9 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal", ranks: Ranks 
 
 def prepare(
     order: TrainingOrder, model: BaseModel, share: Share, stop: "_StopSignal", ranks: Ranks = ALONE
-) -> Training:
-    """Tokenise, attach the adapter, resume, announce the run, and say again what the worker has not recorded."""
+) -> tuple[Training, Probe | None]:
+    """Tokenise, attach the adapter, score general questions, resume, announce the run, and say again what the worker
+    has not recorded."""
     recipe, tell = order.recipe, say if ranks.leads else _say_nothing
     examples, left_out = tokens_of(model, order, order.train_file, "training_file")
     validation: list[Group] = []
@@ -113,6 +113,7 @@ def prepare(
         left_out_too = left_out_too + left_out_of_replay
     examples, replay, leaked = leaks.found(examples, validation, replay, leave_out=recipe.leave_out_leaked)
     tuned = make_trainable(model, recipe, order.init_adapter_dir)
+    probe = Probe.of(model)  # with the weights that the run begins from, also where it goes on from a state
     with ranks.in_turn():  # the first keeps what it computes; the others read it
         objective = objective_of(order, model, [*examples, *validation], stop)
     ranks.draw_apart(recipe.seed)
@@ -152,7 +153,7 @@ def prepare(
         )
     )
     training.say_again(order.recorded_step)
-    return training
+    return training, probe
 
 
 def tokens_of(model: BaseModel, order: TrainingOrder, rows: Path, param: str) -> tuple[list[Group], list[int]]:
