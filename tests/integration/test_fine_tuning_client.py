@@ -142,6 +142,7 @@ def test_a_job_from_its_files_to_its_models(
         "Files validated",
         "Fine-tuning job started",
         *(f"Checkpoint created at step {step}" for step in (12, 24, 36, 48)),
+        next(event.message for event in events if event.message.startswith("Loss on 40 general questions: ")),
         f"New fine-tuned model created: {done.fine_tuned_model}",
         "The job has successfully completed",
     ]
