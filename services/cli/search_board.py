@@ -6,10 +6,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import TaskID
 
-from services.cli.client import POLL_SECONDS, Client
+from services.cli.client import Client
 from services.cli.progress import ENDED, bars, time_left
 
 _MARKS = {"complete": "✓", "pruned": "✂", "stopped": "■", "failed": "✗"}
+_POLL_SECONDS = 2.0
+"""Trials take minutes, and two requests each half a second would take cores from them."""
 
 
 class SearchBoard:
@@ -91,7 +93,7 @@ def watch_search(client: Client, board: SearchBoard, search: dict[str, Any]) -> 
         board.draw(search, list(client.everything(f"{path}/trials")))
         if search["status"] in ENDED:
             return search
-        time.sleep(POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)
         search = client.get(path)
 
 

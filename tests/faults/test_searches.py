@@ -21,7 +21,7 @@ from tests.fakes.stalling_search_worker import STALLED
 from tests.integration.test_training_jobs import add_dataset
 
 pytestmark = pytest.mark.stack
-TRIALS = 3
+TRIALS = 2
 
 
 def order(database: Database, project_id: str, home: Path) -> str:

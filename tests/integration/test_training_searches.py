@@ -166,6 +166,7 @@ def test_tries_the_base_first_and_finds_the_recipe_with_the_lowest_validation_lo
     assert done["progress"]["trials"] == {"running": 0, "complete": 2, "pruned": 0, "stopped": 0, "failed": 0}
     assert [trial["number"] for trial in tried] == [0, 1]
     assert tried[0]["params"] == {"learning_rate": 1e-3, "rank": 2}
+    assert list(tried[0]["params"]) == list(done["space"]) == ["learning_rate", "rank"], "in the recipe's order"
     assert len({trial["params"]["learning_rate"] for trial in tried}) == 2
     best = min(tried, key=lambda trial: trial["value"])
     assert done["best"]["number"] == best["number"]

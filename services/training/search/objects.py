@@ -1,8 +1,8 @@
 """A search and its trials as clients see them."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from services.training.recipe import Recipe
 from services.training.search.repository import JobState
@@ -10,6 +10,8 @@ from services.training.search.space import Dimension, base_point, changes, diffe
 from services.training.search.steering import budget
 from services.training.search.tables import SearchRow, TrialRow
 from shared.clock import unix
+
+_T = TypeVar("_T")
 
 
 def search_object(row: SearchRow, trials: Sequence[TrialRow]) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def search_object(row: SearchRow, trials: Sequence[TrialRow]) -> dict[str, Any]:
         "training_file": row.training_file,
         "validation_file": row.validation_file,
         "recipe": differences(base),
-        "space": {name: _shown(one) for name, one in space.items()},
+        "space": {name: _shown(one) for name, one in _in_order(space).items()},
         "tries_base": len(base_point(space, base)) == len(space),
         "trials": row.trials,
         "minutes": row.minutes,
@@ -69,7 +71,7 @@ def best_object(row: SearchRow, trials: Sequence[TrialRow]) -> dict[str, Any] | 
         "trial": best.id,
         "number": best.number,
         "value": best.value,
-        "params": best.params,
+        "params": _in_order(best.params),
         "recipe": differences(recipe),
         "changes": changes(base, recipe),
         "fine_tuned_model": best.model_id,
@@ -92,7 +94,7 @@ def trial_object(trial: TrialRow, job: JobState | None) -> dict[str, Any]:
         "created_at": unix(trial.created_at),
         "finished_at": unix(trial.finished_at),
         "status": trial.status,
-        "params": trial.params,
+        "params": _in_order(trial.params),
         "value": trial.value,
         "curve": trial.curve,
         "job": trial.job_id,
@@ -100,6 +102,11 @@ def trial_object(trial: TrialRow, job: JobState | None) -> dict[str, Any]:
         "fine_tuned_model": trial.model_id,
         "error": trial.reason,
     }
+
+
+def _in_order(fields: Mapping[str, _T]) -> dict[str, _T]:
+    """As the recipe has them; the database sorts them by the length of their names."""
+    return {name: fields[name] for name in Recipe.model_fields if name in fields}
 
 
 def _shown(one: Dimension) -> dict[str, Any]:
