@@ -77,6 +77,7 @@ _UNSEARCHABLE = {
     "evals_per_epoch": "a search sets it itself, so that trials are compared at the same points of their runs",
     "patience": "stopping early saves time and changes no loss before it",
     "train_share": "fewer examples are no setting; a lower share asks what more data would bring",
+    "replay_ratio": "it guards what the validation loss does not measure, so a search would choose none",
     "leave_out_leaked": "training on validation examples lowers their loss and nothing else",
     "seed": "the best seed is luck, not a setting",
     "micro_batch_tokens": "it changes speed and memory, never the result",
