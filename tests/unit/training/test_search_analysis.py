@@ -44,6 +44,9 @@ def test_finds_where_a_parameter_is_too_weak_right_and_too_strong() -> None:
     assert found["explained"] > 0.5
     assert [one["name"] for one in found["parameters"]] == ["dropout", "rank"]
     assert summary("dropout", path).startswith("dropout: too weak from 0 to ")
+    assert summary("weight_decay", found["paths"]["weight_decay"]) == (
+        "weight_decay: no difference can be told from 0.001 to 1"
+    )
 
 
 def test_says_when_the_parameters_explain_nothing() -> None:

@@ -114,7 +114,12 @@ def path_chart(
 
 
 def summary(name: str, path: Sequence[Mapping[str, Any]]) -> str:
-    """The verdicts of a path in one line, such as `dropout: right from 0 to 0.1, too strong from 0.15 to 0.3`."""
+    """The verdicts of a path in one line, such as `dropout: right from 0 to 0.1, too strong from 0.15 to 0.3`.
+
+    Where nothing can be told from the best, that is said: it is no praise of every value.
+    """
+    if {point["verdict"] for point in path} == {"right"}:
+        return f"{name}: no difference can be told from {path[0]['value']:.3g} to {path[-1]['value']:.3g}"
     parts = []
     for start, end in _runs([point["verdict"] for point in path]):
         low, high = path[start]["value"], path[end]["value"]
