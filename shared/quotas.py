@@ -14,10 +14,11 @@ from shared import read_models
 from shared.clock import now
 from shared.errors import QuotaExceeded
 from shared.jobs.tables import TERMINAL, Job
+from shared.messages import OrderTraining, TrainAdapter
 from shared.settings import Settings
 
 _THIS_MONTH = sa.cast(sa.func.date_trunc("month", sa.func.timezone("UTC", sa.func.now())), sa.Date)
-_TRAINING = "training.%"
+_TRAINING = (TrainAdapter.kind, OrderTraining.kind)
 """The kinds of jobs that train, whoever ordered them."""
 
 
@@ -34,7 +35,7 @@ def claim_training(
     at_once = _quota(session, "training_jobs_at_once", settings.quota_training_jobs_at_once)
     per_day = _quota(session, "training_jobs_per_day", settings.quota_training_jobs_per_day)
     _lock(session, project_id)
-    training = sa.select(sa.func.count()).where(Job.project_id == project_id, Job.kind.like(_TRAINING))
+    training = sa.select(sa.func.count()).where(Job.project_id == project_id, Job.kind.in_(_TRAINING))
     alive = session.scalar(training.where(Job.status.not_in(TERMINAL))) if at_once else 0
     if at_once and (alive or 0) + more > at_once:
         raise QuotaExceeded(

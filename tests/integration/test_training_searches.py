@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from fastapi import Request
 from fastapi.testclient import TestClient
 
+from services.training.errors import InvalidRecipe
 from services.training.handlers import JOB_HANDLERS as TRAINING
 from services.training.recipe import Recipe
 from services.training.routes import router as training_router
@@ -22,6 +23,7 @@ from services.training.search.study import OptunaStudies, OptunaStudy
 from services.training.search.wiring import SearchWiring
 from services.training.settings import TrainingSettings
 from shared import jobs
+from shared.database import Database
 from shared.jobs.runner import JobRunner
 from shared.jobs.tables import Job, JobEvent
 from shared.messages import SteerSearch
@@ -416,3 +418,58 @@ def test_a_decision_that_is_torn_and_done_again_loses_and_doubles_no_trial(
     assert len(workers.queued("training.%")) == 2
     study = optuna.load_study(study_name=search["id"], storage=parts.studies.storage())  # type: ignore[attr-defined]
     assert [trial.number for trial in study.trials] == [0, 1]
+
+
+def test_a_look_that_cannot_go_on_ends_the_search_with_its_reason(
+    client: TestClient, workers: Workers, parts: SearchWiring, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = add_dataset(parts.database, project_id)
+    search = create(client, dataset=dataset, trials=3, parallel=1)
+    workers.run("search.%")
+    (first,) = workers.queued("training.%")
+    measured(parts, project_id, first, [3.0], ended=True)
+
+    def no_recipe(_base: Any, _params: Any) -> Any:
+        raise InvalidRecipe("These two do not go together.", param="recipe")
+
+    monkeypatch.setattr("services.training.search.handlers.trial_recipe", no_recipe)
+    look(parts, project_id, workers, search["id"])
+    done = show(client, search["id"])
+    assert (done["status"], done["error"]["code"]) == ("failed", "invalid_recipe")
+    assert "do not go together" in done["error"]["message"]
+
+
+def test_starts_no_trial_beyond_the_projects_quota(
+    client: TestClient, workers: Workers, parts: SearchWiring, project_id: str, admin_database: Database
+) -> None:
+    dataset = add_dataset(parts.database, project_id)
+    search = create(client, dataset=dataset, trials=4, parallel=2)
+    quota = sa.text("INSERT INTO project_quotas (project_id, training_jobs_at_once) VALUES (:id, 1)")
+    with admin_database.system_transaction() as session:
+        session.execute(quota, {"id": project_id})
+    workers.run("search.%")
+    assert len(workers.queued("training.%")) == 1
+    with admin_database.system_transaction() as session:
+        session.execute(sa.text("UPDATE project_quotas SET training_jobs_per_day = 1"))
+    (only,) = workers.queued("training.%")
+    measured(parts, project_id, only, [3.0], ended=True)
+    look(parts, project_id, workers, search["id"])
+    done = show(client, search["id"])
+    assert (done["status"], done["error"]["code"]) == ("failed", "insufficient_quota")
+    assert workers.queued("training.%") == []
+
+
+def test_an_alarm_that_rings_too_early_is_set_again(
+    client: TestClient, workers: Workers, parts: SearchWiring, project_id: str
+) -> None:
+    dataset = add_dataset(parts.database, project_id)
+    create(client, dataset=dataset, trials=9, minutes=60)
+    with parts.database.transaction(project_id) as session:
+        first = session.scalars(sa.text("SELECT alarm_id FROM searches")).one()
+        session.execute(sa.update(Job).where(Job.id == first).values(run_after=sa.func.now()))
+    workers.run("search.%")
+    with parts.database.transaction(project_id) as session:
+        second = session.scalars(sa.text("SELECT alarm_id FROM searches")).one()
+        left = session.execute(sa.select(Job.status, Job.run_after > sa.func.now()).where(Job.id == second)).one()
+    assert second != first
+    assert tuple(left) == ("queued", True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -16,10 +17,13 @@ from services.training.search.wiring import SearchWiring
 from services.training.settings import TrainingSettings
 from shared import jobs, quotas
 from shared.clock import now
+from shared.errors import QuotaExceeded, UpliftError
 from shared.ids import new_id
 from shared.jobs import JobContext, JobHandler
+from shared.jobs.context import JobInterrupted
 from shared.messages import AdvanceSearch, Command, SteerSearch
 from shared.prompt_format import PromptSpec
+from shared.settings import Settings
 from shared.storage import Storage
 
 _ALIVE = ("running", "paused")
@@ -66,6 +70,11 @@ def start_clock(session: Session, row: SearchRow) -> None:
     """The search runs from now on: have it looked at, and again when its minutes are used up."""
     row.status, row.running_since = "running", now()
     jobs.send(session, row.project_id, SteerSearch(search_id=row.id), subject_id=row.id)
+    _set_alarm(session, row)
+
+
+def _set_alarm(session: Session, row: SearchRow) -> None:
+    """Have the search looked at when its minutes, if it has any, are used up."""
     left = steering.budget(row).seconds_left
     if left is not None:
         alarm = SteerSearch(search_id=row.id)
@@ -121,6 +130,29 @@ def steer_search(context: JobContext, command: SteerSearch) -> None:
 
 
 def _look(context: JobContext, search_id: str) -> None:
+    """Look at the search; what no attempt gets over ends it, for nobody would look again."""
+    try:
+        _look_at(context, search_id)
+    except JobInterrupted:
+        raise
+    except Exception as error:
+        certain = isinstance(error, UpliftError) and not error.retryable
+        if certain or context.job.attempt >= context.job.max_attempts:
+            _give_up(context, search_id, error)
+        raise
+
+
+def _give_up(context: JobContext, search_id: str, error: Exception) -> None:
+    told: dict[str, Any] = {"code": "search_broke", "message": f"{type(error).__name__}: {error}", "param": None}
+    if isinstance(error, UpliftError):
+        told = {"code": error.code, "message": error.message, "param": error.param}
+    with context.transaction() as session:
+        row = repository.search(session, search_id, lock=True)
+        if row.status in _ALIVE:
+            steering.fail(session, context.wiring.storage, row, told)
+
+
+def _look_at(context: JobContext, search_id: str) -> None:
     """Bring the search up to what its trials' jobs say and do what is next; doing it again changes nothing."""
     wiring = context.wiring
     assert isinstance(wiring, SearchWiring), "the search worker is wired with SearchWiring"
@@ -135,24 +167,41 @@ def _look(context: JobContext, search_id: str) -> None:
         if row.status == "running":
             if row.pruning:
                 _prune(session, trials, behind, wiring.storage)
-            _carry_on(session, row, trials, study, wiring.storage)
+            if context.job.id == row.alarm_id and not steering.budget(row).out_of_time:
+                _set_alarm(session, row)  # it rang by the clock of another machine
+            _carry_on(session, row, trials, study, wiring)
         context.succeed(session, {"search_id": search_id, "status": row.status})
 
 
-def _carry_on(session: Session, row: SearchRow, trials: list[TrialRow], study: domain.Study, storage: Storage) -> None:
+def _carry_on(
+    session: Session, row: SearchRow, trials: list[TrialRow], study: domain.Study, wiring: SearchWiring
+) -> None:
     """Stop what falls behind, start what there is room for, end when the budget is used up."""
     budget = steering.budget(row)
     for trial in trials:
         if trial.status == "running" and budget.out_of_time:
-            steering.stop(session, storage, trial, steering.OUT_OF_TIME)
+            steering.stop(session, wiring.storage, trial, steering.OUT_OF_TIME)
     statuses = [steering.status(trial) for trial in trials]
     for _ in range(domain.to_start(budget, statuses)):
+        if not _may_start(session, row, statuses, wiring.settings):
+            break
         point = study.ask({trial.number for trial in trials})
         trials.append(_start(session, row, point))
         statuses.append("running")
     if domain.over(budget, statuses):
         steering.finish(session, row, trials)
         row.importance = study.explain(steering.observations(trials))
+
+
+def _may_start(session: Session, row: SearchRow, statuses: list[domain.TrialStatus], settings: Settings) -> bool:
+    """Whether the project's quota lets one more trial begin; QuotaExceeded where no end of a trial would ask again."""
+    try:
+        quotas.claim_training(session, row.project_id, settings)
+    except QuotaExceeded:
+        if "running" not in statuses:
+            raise
+        return False
+    return True
 
 
 def _prune(session: Session, trials: list[TrialRow], behind: list[TrialRow], storage: Storage) -> None:

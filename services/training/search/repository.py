@@ -97,6 +97,12 @@ def validations(session: Session, job_id: str) -> list[dict[str, Any]]:
     return found
 
 
+def lock_waiting(session: Session, job_id: str) -> bool:
+    """Whether the job still waits for a worker, and is held so; one that a worker holds just now does not wait."""
+    query = sa.select(Job.id).where(Job.id == job_id, Job.status == "queued")
+    return session.scalars(query.with_for_update(skip_locked=True)).one_or_none() is not None
+
+
 def has_validation(session: Session, dataset_id: str) -> bool:
     """Whether a dataset has validation examples to choose by."""
     table = others.examples

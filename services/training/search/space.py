@@ -160,12 +160,20 @@ def _dimension(name: str, given: Mapping[str, Any], base: Recipe, *, continued: 
         raise InvalidSpace(f"{name} is decided by the adapter to continue from.", param=where)
     dimension = Dimension(**given, whole=field.annotation is int)
     _check_range(dimension, field.annotation, where)
-    for value in dimension.ends():
-        try:
-            Recipe.from_differences(base.model_dump() | {name: value})
-        except InvalidRecipe as error:
-            raise InvalidSpace(f"{value!r} is not allowed. {error.message}", param=where) from error
-    return dimension
+    held = [_as_recipes_hold_it(name, value, base, where) for value in dimension.ends()]
+    if dimension.choices is None:
+        return dimension
+    if len(set(held)) < len(held):
+        raise InvalidSpace("Two of these choices are the same.", param=where)
+    return dimension.model_copy(update={"choices": tuple(held)})
+
+
+def _as_recipes_hold_it(name: str, value: Value, base: Recipe, where: str) -> Any:
+    """What a recipe makes of the value: the text "2" of a client is the number of a field that counts."""
+    try:
+        return getattr(Recipe.from_differences(base.model_dump() | {name: value}), name)
+    except InvalidRecipe as error:
+        raise InvalidSpace(f"{value!r} is not allowed. {error.message}", param=where) from error
 
 
 def _check_range(dimension: Dimension, kind: Any, where: str) -> None:
@@ -174,6 +182,8 @@ def _check_range(dimension: Dimension, kind: Any, where: str) -> None:
     if kind not in (int, float):
         raise InvalidSpace("This field is no number; give `choices`.", param=where)
     low, high = dimension.bounds
+    if not all(math.isfinite(part) for part in (low, high, dimension.step or 1)):
+        raise InvalidSpace("low, high and step must be finite numbers.", param=where)
     if dimension.whole and not all(float(part).is_integer() for part in (low, high, dimension.step or 1)):
         raise InvalidSpace("This field is a whole number; low, high and step must be too.", param=where)
     if low >= high:

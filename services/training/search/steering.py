@@ -78,6 +78,16 @@ def each_running_job(session: Session, search_id: str, steer: Callable[[Session,
                 steer(session, trial.job_id)
 
 
+def fail(session: Session, storage: Storage, row: SearchRow, error: dict[str, Any]) -> None:
+    """End the search for a reason of its own, and what it runs."""
+    stop_clock(session, row)
+    row.status, row.error, row.finished_at = "failed", error, now()
+    for trial in repository.trials(session, row.id):
+        if trial.status == "running":
+            stop(session, storage, trial, {"code": error["code"], "message": f"The search failed: {error['message']}"})
+    session.flush()
+
+
 def finish(session: Session, row: SearchRow, trials: Sequence[TrialRow]) -> None:
     """The budget is used up and nothing runs."""
     row.status = "succeeded"
@@ -106,7 +116,8 @@ def stop_clock(session: Session, row: SearchRow) -> None:
     row.used_seconds, row.running_since = budget(row).used, None
     if row.alarm_id is not None:
         alarm, row.alarm_id = row.alarm_id, None
-        if jobs.get(session, alarm, lock=True).status == "queued":
+        # its own look holds the alarm first and then the search: who holds the search must not wait for the alarm
+        if repository.lock_waiting(session, alarm):
             jobs.cancel(session, alarm)
 
 

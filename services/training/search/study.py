@@ -127,9 +127,12 @@ class OptunaStudy:
             return analysis.too_few(space, len(observed))
         if len({found.valid_loss for found in observed}) == 1:
             return analysis.all_equal(len(observed))
-        shares = optuna.importance.get_param_importances(
-            self._study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=seed)
-        )
+        try:
+            shares = optuna.importance.get_param_importances(
+                self._study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=seed)
+            )
+        except RuntimeError:  # no tree tells the trials apart: their losses differ in their last bits alone
+            return analysis.all_equal(len(observed))
         return analysis.explain(space, observed, shares, seed=seed)
 
     def _trial(self, number: int) -> optuna.Trial:

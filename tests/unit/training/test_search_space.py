@@ -104,3 +104,15 @@ def test_full_fine_tuning_searches_what_it_has_around_its_own_learning_rate() ->
     assert Recipe.from_differences(differences(same_rate)) == same_rate
     with pytest.raises(InvalidSpace, match="says nothing in full"):
         checked({"rank": {"choices": (4, 8)}}, base, continued=False)
+
+
+def test_choices_are_what_a_recipe_makes_of_them() -> None:
+    assert checked({"epochs": {"choices": ("1", 2)}}, Recipe(), continued=False)["epochs"].choices == (1.0, 2.0)
+    with pytest.raises(InvalidSpace, match="the same"):
+        checked({"epochs": {"choices": ("2", 2.0)}}, Recipe(), continued=False)
+
+
+def test_refuses_a_range_without_an_end() -> None:
+    for endless in ({"low": 0, "high": float("inf")}, {"low": 0, "high": 1, "step": float("inf")}):
+        with pytest.raises(InvalidSpace, match="finite"):
+            checked({"weight_decay": endless}, Recipe(), continued=False)
