@@ -141,6 +141,7 @@ def test_a_job_from_its_files_to_its_models(
         "Hyperparameters chosen from 12 examples: batch_size 1, learning_rate_multiplier 0.25",
         "Files validated",
         "Fine-tuning job started",
+        next(event.message for event in events if event.message.startswith("Estimated before the first step: ")),
         *(f"Checkpoint created at step {step}" for step in (12, 24, 36, 48)),
         next(event.message for event in events if event.message.startswith("Loss on 40 general questions: ")),
         f"New fine-tuned model created: {done.fine_tuned_model}",
