@@ -20,6 +20,8 @@ from services.training.order import HANDED_OVER, MEETING, ChildEvent, Failed, Fi
 from services.training.settings import rank_environment
 
 _POLL_SECONDS = 0.2
+_FAILS_TOGETHER_SECONDS = 5.0
+"""All processes of a training meet an error of the data or the recipe; within this they have ended and said so."""
 _STDERR_TAIL = 2000
 _CHILD = "services.training.lora.run"
 Event = TypeVar("Event")
@@ -75,14 +77,14 @@ def supervise(
     with _started(module, order_file, environment, log, processes) as ranks:
         finished = _follow(ranks, parse, last, on_event, wish, grace_seconds)
         statuses = [child.wait() for child in ranks.children]
-    status = statuses[0]
-    if finished is not None and status == 0:
+    if finished is not None and statuses[0] == 0:
         return finished
     if -signal.SIGKILL in statuses and memory_kills() > kills_before:
         raise killed_for_memory()
     words = _tail(log)
     if -signal.SIGABRT in statuses and says_no_memory(words):  # C++ has no memory left even to say so
         raise OutOfMemory(f"Memory ran out. {MEMORY_ADVICE}")
+    status = next((status for status in statuses if status not in (0, -signal.SIGKILL)), statuses[0])
     raise TrainingChildDied(f"The training process ended with status {status}. Its last words:\n{words}")
 
 
@@ -110,6 +112,10 @@ class _Ranks:
     def one_was_killed(self) -> bool:
         return any((child.poll() or 0) < 0 for child in self.children)
 
+    def one_failed(self) -> bool:
+        """By itself, or with all the others: then the first is about to say why."""
+        return any(child.poll() not in (None, 0, HANDED_OVER) for child in self.children)
+
 
 def _follow(
     ranks: _Ranks,
@@ -123,6 +129,7 @@ def _follow(
     events = _reader(ranks.output)
     finished: Last | None = None
     stop: tuple[str, float] | None = None
+    failed_at: float | None = None
     while True:
         if stop is None and (wanted := wish()) is not None:
             stop = (wanted, time.monotonic() + grace_seconds)
@@ -134,7 +141,10 @@ def _follow(
         try:
             line = events.get(timeout=_POLL_SECONDS)
         except queue.Empty:
-            if ranks.one_was_killed():
+            if failed_at is None and ranks.one_failed():
+                failed_at = time.monotonic()
+            alone = failed_at is not None and time.monotonic() - failed_at > _FAILS_TOGETHER_SECONDS
+            if alone or ranks.one_was_killed():
                 ranks.signal(signal.SIGKILL)  # the others would wait for it
                 break
             continue

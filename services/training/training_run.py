@@ -116,7 +116,9 @@ class TrainingRun:
             files += f" and replay file: {job.replay_file}" if job.replay_file else ""
             self._context.event(f"Validating training file: {files}")
         train, validation, replay = (folder / f"{name}.jsonl" for name in ("train", "validation", "replay"))
-        with self._context.transaction() as session:
+        # not the job's own transaction: cutting a large corpus takes minutes, and heartbeats would wait for the row
+        with self._context.wiring.database.transaction(job.project_id) as session:
+            repository.wait_between_queries(session)
             rows = RowWriter(session, self._storage, job, base, self._settings).write(train, validation, replay)
             init = repository.start_weights(session, job.init_adapter_id) if job.init_adapter_id else None
             recorded = repository.recorded_step(session, job.id)

@@ -148,11 +148,14 @@ class JobContext:
         with self._progress_lock:
             progress, self._progress = self._progress, None
         values: dict[str, Any] = {} if progress is None else {"progress": progress}
-        if renew or progress is not None:
-            values["lease_expires_at"] = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, lease_seconds)
+        renews = renew or progress is not None
         with self._database.transaction(self.project_id) as session:
             wishes = (Job.cancel_requested, Job.pause_requested)
-            if values:
+            if renews:
+                # locked first: an update that waits for the row would write the time of before its wait
+                session.execute(sa.select(Job.id).where(*self.owned()).with_for_update(key_share=True))
+                lease = sa.func.make_interval(0, 0, 0, 0, 0, 0, lease_seconds)
+                values["lease_expires_at"] = sa.func.clock_timestamp() + lease
                 found = session.execute(sa.update(Job).where(*self.owned()).values(values).returning(*wishes)).first()
             else:
                 found = session.execute(sa.select(*wishes).where(*self.owned())).first()

@@ -144,6 +144,14 @@ def test_does_not_wait_for_ranks_whose_other_was_killed(pretender: Pretender) ->
     assert not pretender.alive()
 
 
+def test_a_process_that_fails_by_itself_takes_the_others_with_it(
+    pretender: Pretender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "_FAILS_TOGETHER_SECONDS", 0.3)
+    with pytest.raises(TrainingChildDied, match=r"status 1(.|\n)*no such device"):
+        pretender.run("if rank: sys.exit('no such device')\ntime.sleep(60)", processes=2)
+
+
 def test_hears_the_error_that_only_one_rank_met(pretender: Pretender) -> None:
     said = """print('{"event":"error","code":"disk_full","message":"no room"}', flush=True)"""
     with pytest.raises(DiskFull, match="no room"):
