@@ -24,7 +24,7 @@ class Pace:
     _validations: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     _count: int = 0
     _rehearsed: tuple[float, float] | None = None
-    """Of a step: seconds and tokens, as a rehearsal says."""
+    """Of a step: seconds and tokens, as a rehearsal says. After one only the first step counts as warm-up."""
 
     def rehearsal_took(self, seconds: float, tokens: float) -> None:
         """What a step of the run's mean size will take, by a rehearsal: the estimate until steps are measured."""
@@ -33,7 +33,7 @@ class Pace:
     def step_took(self, seconds: float, tokens: int) -> None:
         """`tokens` are the step's own, prompt and completion."""
         self._count += 1
-        if self._count > _WARM_UP:
+        if self._count > (_WARM_UP if self._rehearsed is None else 1):
             self._steps.append((seconds, tokens))
 
     def validation_took(self, seconds: float) -> None:
