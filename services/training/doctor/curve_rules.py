@@ -8,6 +8,7 @@ from services.training.doctor.facts import Facts
 from services.training.doctor.findings import Evidence, Finding
 from services.training.doctor.measures import ending, gradient_collapse, highest_rise, levelling, parts
 from services.training.doctor.rules import SURE, rounded
+from services.training.errors import NonFiniteLoss
 from services.training.recipe import ONLY_ADAPTERS, Recipe
 
 _FEWEST_STEPS = 8
@@ -38,7 +39,7 @@ _RISE_AFTER_BEST = 0.1
 def learning_rate_too_high(facts: Facts) -> Finding | None:
     """The steps drove the loss out of bounds or up, or the weights to where gradients vanish and the loss stays."""
     if len(facts.losses) == 0:
-        return None
+        return _exploded_at_once(facts)
     for found in (_exploded(facts), _rose(facts), _collapsed(facts)):
         if found is not None:
             summary, evidence = found
@@ -54,6 +55,19 @@ def learning_rate_too_high(facts: Facts) -> Finding | None:
                 "Take a tenth of the learning rate.",
             )
     return None
+
+
+def _exploded_at_once(facts: Facts) -> Finding | None:
+    """The first step already: nothing of a curve is there."""
+    if facts.error_code != NonFiniteLoss.code:
+        return None
+    return Finding(
+        "learning_rate_too_high",
+        "The loss exploded in the first step, and the run was stopped.",
+        (Evidence("learning rate", facts.recipe.learning_rate, steps=(1, 1)),),
+        {"learning_rate": rounded(facts.recipe.learning_rate / 10)},
+        "Take a tenth of the learning rate.",
+    )
 
 
 def learning_rate_too_low(facts: Facts) -> Finding | None:
@@ -214,7 +228,7 @@ def _still_linear(facts: Facts) -> tuple[Evidence, Evidence] | None:
 
 
 def _exploded(facts: Facts) -> tuple[str, Evidence] | None:
-    if facts.error_code != "non_finite_loss":
+    if facts.error_code != NonFiniteLoss.code:
         return None
     highest = Evidence("highest training loss, nats", float(facts.losses.max()), steps=(1, len(facts.losses)))
     return "The loss exploded, and the run was stopped.", highest

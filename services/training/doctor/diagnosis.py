@@ -9,6 +9,8 @@ from services.training.doctor.findings import Finding
 from services.training.doctor.forecast import Forecast
 from services.training.doctor.rules import DATA_RULES, MODEL_RULES
 
+Otherwise = Literal["healthy", "too_early", "interrupted", "not_validated"]
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -19,7 +21,7 @@ class Diagnosis:
 
     findings: tuple[Finding, ...]
     not_judged: tuple[str, ...]
-    otherwise: Literal["healthy", "too_early", "not_validated"]
+    otherwise: Otherwise
     """The verdict where nothing was found."""
     forecast: Forecast | None
     """What twice the examples would bring, where runs on smaller shares tell."""
@@ -35,14 +37,20 @@ def diagnose(facts: Facts) -> Diagnosis:
     curve = next((found for rule in CURVE_RULES if (found := rule(facts)) is not None), None)
     model = [found for rule in MODEL_RULES if (found := rule(facts)) is not None]
     findings = (*data, *([] if curve is None else [curve]), *model)
-    judged: Literal["healthy", "not_validated"] = "healthy" if facts.validations else "not_validated"
-    return Diagnosis(findings, tuple(_not_judged(facts)), judged if facts.ended else "too_early", facts.forecast)
+    return Diagnosis(findings, tuple(_not_judged(facts)), _otherwise(facts), facts.forecast)
+
+
+def _otherwise(facts: Facts) -> Otherwise:
+    if not facts.ended:
+        return "interrupted" if facts.over else "too_early"
+    return "healthy" if facts.validations else "not_validated"
 
 
 def _not_judged(facts: Facts) -> list[str]:
     reasons = []
     if not facts.ended:
-        reasons.append("whether it ended too early: the run is not at its end")
+        told = f"it was broken off ({facts.error_code or 'cancelled'})" if facts.over else "the run is not at its end"
+        reasons.append(f"whether it ended too early: {told}")
     if not facts.validations:
         reasons.append("overfitting, too little data and leaks: nothing was validated yet")
     elif not facts.validations[-1].measured_alike:

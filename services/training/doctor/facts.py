@@ -72,6 +72,9 @@ class Facts:
     smaller: tuple[Point, ...]
     """Runs of the same recipe on smaller shares of the examples, where a learning curve was asked for."""
     ended: bool
+    """Its own steps brought it to its end: all were made, or the loss exploded."""
+    over: bool
+    """It goes on no more: ended, cancelled or failed."""
     error_code: str | None
 
     @classmethod
@@ -84,6 +87,7 @@ class Facts:
         probed: Mapping[str, Any] | None = None,
         smaller: Iterable[Point] = (),
         ended: bool,
+        over: bool | None = None,
         error_code: str | None = None,
     ) -> "Facts":
         """From the stored data of the start's event and of every step's; what an older run did not record is 0."""
@@ -104,6 +108,7 @@ class Facts:
             probed=None if probed is None else GeneralAbility(**probed),
             smaller=tuple(smaller),
             ended=ended,
+            over=ended if over is None else over,
             error_code=error_code,
         )
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from services.training import repository
 from services.training.doctor.facts import Facts
 from services.training.doctor.forecast import Point
+from services.training.errors import NonFiniteLoss
 from services.training.recipe import Recipe
 from services.training.tables import AdapterRow, CheckpointRow, TrainingJob
 from shared.jobs.tables import TERMINAL, Job, JobEvent
@@ -24,7 +25,9 @@ def facts(session: Session, row: TrainingJob, job: Job) -> Facts:
         repository.metrics(session, row.id),
         smaller=_smaller(session, row.id),
         probed=probed[-1]["general_ability"] if probed else None,
-        ended=job.status in TERMINAL,
+        # a run that was cancelled or broke off did not end, except where its own steps ended it
+        ended=job.status == "succeeded" or (job.error or {}).get("code") == NonFiniteLoss.code,
+        over=job.status in TERMINAL,
         error_code=(job.error or {}).get("code"),
     )
 

@@ -20,9 +20,9 @@ Parts = Annotated[Wiring, Depends(wiring)]
 def show_diagnosis(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """What the run's curves and counts say of it: `healthy`, or findings with evidence and one remedy each.
 
-    `verdict` is the weightiest finding's, `too_early` while the run goes on without one, `not_validated` where it never
-    validated; `not_judged` says what could not be looked at. `remedies` are the jobs that `remedy` started, with their
-    validation loss beside this one's.
+    `verdict` is the weightiest finding's, `too_early` while the run goes on without one, `interrupted` where it
+    was cancelled or failed, `not_validated` where it never validated; `not_judged` says what could not be looked at.
+    `remedies` are the jobs that `remedy` started, with their validation loss beside this one's.
     """
     with parts.database.transaction(who.project_id) as session:
         return handlers.diagnosis_of(session, job_id)

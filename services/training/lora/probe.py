@@ -38,9 +38,14 @@ class Probe:
             return None
         return cls(model, groups)
 
-    def compared(self) -> Probed:
-        """The questions' mean losses before and now, with the standard error of the mean difference."""
+    def compared(self) -> Probed | None:
+        """The questions' mean losses before and now, with the standard error of the mean difference.
+
+        None where a loss is no number: JSON has none for it, and the run itself has succeeded.
+        """
         after = self._losses()
+        if not (np.isfinite(self._before).all() and np.isfinite(after).all()):
+            return None
         change = after - self._before
         return Probed(
             questions=len(change),

@@ -92,7 +92,9 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal", ranks: Ranks 
         write_adapter_folder(order, training)
         if probe is not None:
             training.tuned.load(training.best or training.tuned.tensors())
-            say(probe.compared())
+            told = probe.compared()
+            if told is not None:
+                say(told)
         say(finished)
 
 

@@ -46,6 +46,21 @@ def test_a_loss_that_is_no_number_is_the_learning_rates_fault() -> None:
     assert (finding.verdict, finding.remedy) == ("learning_rate_too_high", {"learning_rate": 0.05})
 
 
+def test_a_loss_that_is_no_number_in_the_first_step_is_the_learning_rates_fault_too() -> None:
+    facts = Facts.of(Recipe(learning_rate=0.5), {}, [], ended=True, error_code="non_finite_loss")
+    (finding,) = diagnose(facts).findings
+    assert (finding.verdict, finding.remedy) == ("learning_rate_too_high", {"learning_rate": 0.05})
+
+
+@pytest.mark.parametrize(("code", "told"), [(None, "cancelled"), ("out_of_memory", "out_of_memory")])
+def test_a_run_that_was_broken_off_is_neither_healthy_nor_underfitted(code: str | None, told: str) -> None:
+    falling = steps(list(np.linspace(5, 4.5, 10)), valid_loss=4.5)
+    facts = Facts.of(Recipe(), {"total_steps": 1000}, falling, probed=PROBED, ended=False, over=True, error_code=code)
+    found = diagnose(facts)
+    assert (found.verdict, found.findings) == ("interrupted", ())
+    assert told in found.not_judged[0]
+
+
 def test_an_older_run_that_measured_less_is_judged_by_what_it_has() -> None:
     facts = Facts.of(Recipe(), {}, steps([3.0, 2.0, 1.0, 0.9], valid_loss=0.95), ended=True)
     assert facts.validations[0].train_loss == (3 + 2 + 1 + 0.9) / 4
