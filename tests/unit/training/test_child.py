@@ -154,8 +154,9 @@ def test_a_process_that_fails_by_itself_takes_the_others_with_it(
 
 def test_hears_the_error_that_only_one_rank_met(pretender: Pretender) -> None:
     said = """print('{"event":"error","code":"disk_full","message":"no room"}', flush=True)"""
+    first = "pid = sys.argv[1] + '.pid'\nwhile not (os.path.exists(pid) and os.path.getsize(pid)): time.sleep(0.01)"
     with pytest.raises(DiskFull, match="no room"):
-        pretender.run(f"if rank == 1: {said}\ntime.sleep(60)", processes=2)
+        pretender.run(f"{first}\nif rank == 1: {said}\ntime.sleep(60)", processes=2)
     assert not pretender.alive()
 
 
