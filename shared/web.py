@@ -204,9 +204,12 @@ def _render_errors(app: FastAPI) -> None:
 
 
 def allowed_methods(request: Request) -> list[str]:
-    """Every method of this path, which is the most literal one that fits; the framework names only the first's."""
+    """Every method of this path, which is the most literal one that fits; the framework names only the first's.
+
+    Fewest parameters first, then the longest: a model's id has slashes, so it fits `…/export` too.
+    """
     routes = [one for one in iter_route_contexts(request.app.routes) if one.path_regex.match(request.scope["path"])]
-    path = min((one.path_format or "" for one in routes), key=lambda found: found.count("{"), default="")
+    path = min((one.path_format or "" for one in routes), key=lambda found: (found.count("{"), -len(found)), default="")
     return sorted({method for one in routes if one.path_format == path for method in one.methods or ()})
 
 

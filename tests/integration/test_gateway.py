@@ -119,7 +119,12 @@ def test_keeps_prompt_versions_and_reuses_equal_ones(http: TestClient, key: str)
 
 def test_names_every_method_of_a_path_that_lacks_the_one_asked_for(http: TestClient, key: str) -> None:
     """`/datasets/raft` fits `/datasets/{dataset_id}` too, whose methods it has not."""
-    for path, methods in (("files", "GET, POST"), ("models/a/b", "DELETE, GET"), ("datasets/raft", "POST")):
+    for path, methods in (
+        ("files", "GET, POST"),
+        ("models/a/b", "DELETE, GET"),
+        ("models/a/b/export", "POST"),
+        ("datasets/raft", "POST"),
+    ):
         answer = http.put(f"/v1/{path}", headers=bearer(key))
         assert (answer.status_code, answer.headers["allow"]) == (405, methods)
 
