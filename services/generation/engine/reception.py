@@ -1,5 +1,7 @@
 """What a request becomes at the engine's door: one row for each choice, or a refusal that names the field."""
 
+import time
+
 from services.generation.answering import GenerationRequest, Sampling
 from services.generation.engine.batch import Row
 from services.generation.engine.constraint import Vocabulary
@@ -23,6 +25,7 @@ class Reception:
 
         Raises PromptTooLong, MessagesRefused, TokenUnknown, SchemaRefused or UnsupportedParameter.
         """
+        submitted = time.monotonic()  # laying out and tokenising the messages is the engine's work too
         sampling = request.sampling
         prompt = self._tokens.prompt(request.messages)
         max_tokens = self._room(len(prompt), request)
@@ -43,6 +46,7 @@ class Reception:
                 deadline=request.deadline,
                 interactive=request.interactive,
                 shown=None if sampling.top_logprobs is None else ShownTokens(),
+                submitted=submitted,
             )
             for choice in range(request.choices)
         ]
