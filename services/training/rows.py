@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from services.training import corpus, repository
 from services.training.domain import Document, Example
-from services.training.errors import NoTrainingExamples
+from services.training.errors import CorpusFileDeleted, NoTrainingExamples
 from services.training.recipe import Recipe
 from services.training.rendering import Renderer
 from services.training.settings import TrainingSettings
@@ -17,7 +17,7 @@ from services.training.tables import TrainingJob
 from services.training.training_files import Source, holds_texts, read_chats, read_preferences, read_texts
 from shared.document_text import to_text
 from shared.prompt_format import PromptSpec
-from shared.storage import Storage
+from shared.storage import BlobMissing, Storage
 
 
 @dataclass(frozen=True)
@@ -114,14 +114,27 @@ class RowWriter:
         param, named = self._named(split)
         assert named is not None, "a job without a source is never made"
         if repository.is_vector_store(named):
-            for filename, blob_key in repository.store_files(self.session, named, param=param):
-                with self.storage.open(self.job.project_id, blob_key) as stored:
-                    text = to_text(filename, stored.read())
-                yield Document(text, corpus.group_of(text))
+            yield from self._stored_documents(param, named)
             return
         row = repository.training_file(self.session, named, param=param)
         with self.storage.open(self.job.project_id, row.blob_key) as stored:
             yield from read_texts(stored, Source(param, row.filename, self.settings.max_line_bytes))
+
+    def _stored_documents(self, param: str, store_id: str) -> Iterator[Document]:
+        """Of the files that the store had at the first attempt; CorpusFileDeleted where one is gone since."""
+        assert self.job.store_files is not None, "an attempt begins by writing them down"
+        for filename, blob_key in self.job.store_files[param]:
+            try:
+                stored = self.storage.open(self.job.project_id, blob_key)
+            except BlobMissing as error:
+                raise CorpusFileDeleted(
+                    f"{filename} of the vector store {store_id} was deleted after this job had begun, so it cannot go "
+                    "on with the same documents. Start a new job: it learns from the store as it is then.",
+                    param=param,
+                ) from error
+            with stored:
+                text = to_text(filename, stored.read())
+            yield Document(text, corpus.group_of(text))
 
     def _named(self, split: str) -> tuple[str, str | None]:
         """The job's field for the split, and what it says."""

@@ -40,6 +40,8 @@ class TrainingJob(TenantRow, Base):
     """In place of the recipe's, since memory ran out once."""
     max_minutes: Mapped[float | None] = mapped_column(sa.Double)
     """The budget: a run that is estimated to take longer is refused before its first step."""
+    store_files: Mapped[dict[str, Any] | None]
+    """By the field that names a vector store, (name, blob key) of each of its files as the first attempt found them."""
     result_files: Mapped[list[Any]] = mapped_column(server_default="[]")
     fine_tuned_model: Mapped[str | None]
     trained_tokens: Mapped[int | None] = mapped_column(sa.BigInteger)

@@ -105,7 +105,9 @@ class TrainingRun:
 
     def _prepare(self) -> Path:
         """Rows, the state of an earlier attempt, and the order in the working folder; answers the order's path."""
-        job, folder = self._job, self._folder
+        with self._context.transaction() as session:
+            self._job = job = repository.keep_store_files(session, self._job.id)
+        folder = self._folder
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / "output", ignore_errors=True)
         # an earlier attempt's estimate is not this one's

@@ -15,13 +15,16 @@ import sqlalchemy as sa
 import torch
 from fastapi import Request
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
 from services.data.routes import router as data
 from services.generation.answering import AdapterRef, Delta, GenerationRequest, Sampling
 from services.generation.engine import Engine
 from services.generation.resolving import resolve
 from services.generation.routes import router as generation
-from services.training import quantisation, training_run
+from services.training import quantisation, repository, training_run
+from services.training.child import run_child
+from services.training.errors import TrainingChildStopped
 from services.training.handlers import JOB_HANDLERS
 from services.training.routes import router as training
 from services.training.settings import TrainingSettings
@@ -444,32 +447,36 @@ def add_store(parts: Wiring, client: openai.OpenAI, project_id: str, texts: dict
     files = {
         name: client.files.create(file=(name, text.encode()), purpose="assistants").id for name, text in texts.items()
     }
-    common = {"project": project_id, "store": store_id}
     with parts.database.transaction(project_id) as session:
         session.execute(
             sa.text(
                 "INSERT INTO vector_stores (id, project_id, name, embedder, chunking, metadata, status) "
                 "VALUES (:store, :project, 'manual', 'e', '{}', '{}', :status)"
             ),
-            common | {"status": status},
+            {"project": project_id, "store": store_id, "status": status},
         )
-        for name, file_id in files.items():
-            row = common | {"id": new_id("doc_"), "file": file_id, "name": name}
-            session.execute(
-                sa.text(
-                    "INSERT INTO vector_store_files (vector_store_id, file_id, project_id, filename, attributes, "
-                    "status) VALUES (:store, :file, :project, :name, '{}', 'completed')"
-                ),
-                row,
-            )
-            session.execute(
-                sa.text(
-                    "INSERT INTO documents (id, project_id, vector_store_id, file_id, key, title) "
-                    "VALUES (:id, :project, :store, :file, :name, :name)"
-                ),
-                row,
-            )
+        attach(session, project_id, store_id, files)
     return store_id
+
+
+def attach(session: Session, project_id: str, store_id: str, files: dict[str, str]) -> None:
+    """Files by name in a store, as indexed."""
+    for name, file_id in files.items():
+        row = {"project": project_id, "store": store_id, "id": new_id("doc_"), "file": file_id, "name": name}
+        session.execute(
+            sa.text(
+                "INSERT INTO vector_store_files (vector_store_id, file_id, project_id, filename, attributes, "
+                "status) VALUES (:store, :file, :project, :name, '{}', 'completed')"
+            ),
+            row,
+        )
+        session.execute(
+            sa.text(
+                "INSERT INTO documents (id, project_id, vector_store_id, file_id, key, title) "
+                "VALUES (:id, :project, :store, :file, :name, :name)"
+            ),
+            row,
+        )
 
 
 CONTINUED: Any = {"type": "continued_pretraining"}
@@ -506,6 +513,60 @@ def test_goes_on_pretraining_on_documents(
     assert 0 < held <= 0.2 * characters
     assert done.method is not None
     assert done.method.to_dict()["type"] == "continued_pretraining"
+
+
+@pytest.mark.parametrize("meanwhile", ["grows", "loses a file"])
+def test_a_later_attempt_learns_from_the_vector_store_as_the_first_found_it(
+    client: openai.OpenAI,
+    runner: JobRunner,
+    parts: Wiring,
+    project_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: str,
+) -> None:
+    texts = {f"{n}.md": f"The valve {n} is open." for n in range(4)}
+    store = add_store(parts, client, project_id, texts, "completed")
+    recipe = {"max_steps": 2, "rank": 2, "max_length": 40}
+    job = client.fine_tuning.jobs.create(
+        model="tiny", training_file=store, method=CONTINUED, extra_body={"recipe": recipe}
+    )
+    rows: list[str] = []
+
+    def hands_over(order: Path, **_: Any) -> Any:
+        rows.append(json.loads(order.read_text())["data_sha256"])
+        raise TrainingChildStopped("handover", saved=False)
+
+    def runs(order: Path, **given: Any) -> Any:
+        rows.append(json.loads(order.read_text())["data_sha256"])
+        return run_child(order, **given)
+
+    def store_files() -> Any:
+        with parts.database.transaction(project_id) as session:
+            return repository.get_job(session, job.id)[0].store_files
+
+    monkeypatch.setattr(training_run, "run_child", hands_over)
+    assert runner.run(project_id, job.id) == "handed over"
+    assert [name for name, _ in store_files()["training_file"]] == sorted(texts)
+    if meanwhile == "grows":
+        with parts.database.transaction(project_id) as session:
+            attach(session, project_id, store, {"new.md": upload(client, [{"text": "another"}])})
+            session.execute(sa.text("UPDATE vector_stores SET status = 'in_progress' WHERE id = :i"), {"i": store})
+    else:
+        client.files.delete(next(file.id for file in client.files.list() if file.filename == "2.md"))
+
+    monkeypatch.setattr(training_run, "run_child", runs)
+    became = runner.run(project_id, job.id)
+    done = client.fine_tuning.jobs.retrieve(job.id)
+    if meanwhile == "grows":
+        assert became == "succeeded", done.error
+        assert len(rows) == 2
+        assert rows[0] == rows[1]
+    else:
+        assert became == "failed"
+        assert done.error is not None
+        assert (done.error.code, done.error.param) == ("corpus_file_deleted", "training_file")
+        assert f"2.md of the vector store {store} was deleted after this job had begun" in done.error.message
+    assert store_files() is None
 
 
 def test_refuses_documents_where_they_cannot_be_learned(
