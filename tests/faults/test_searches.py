@@ -11,6 +11,7 @@ from services.training.recipe import Recipe
 from services.training.search import repository
 from services.training.search.handlers import NewSearch, create_search
 from services.training.search.study import OptunaStudies
+from services.training.search.tables import TrialRow
 from services.training.settings import TrainingSettings
 from shared.database import Database
 from shared.jobs.tables import Job
@@ -62,6 +63,11 @@ def test_killed_between_optunas_commit_and_ours_it_loses_and_doubles_no_trial(
         with database.transaction(project_id) as session:
             return repository.search(session, search_id).status
 
+    def begun() -> list[TrialRow]:
+        with database.transaction(project_id) as session:
+            return repository.trials(session, search_id)
+
+    studies = OptunaStudies(database.url)
     with killed_at_the_end(dispatcher(environment, tmp_path)):
         stalled = worker(environment, tmp_path, app="tests.fakes.stalling_search_worker", slots=1)
         with killed_at_the_end(stalled):
@@ -70,19 +76,20 @@ def test_killed_between_optunas_commit_and_ours_it_loses_and_doubles_no_trial(
             killed_at_the_end(worker(environment, tmp_path, app="services.training.search.worker", slots=2)),
             killed_at_the_end(worker(environment, tmp_path, app="services.training.worker", slots=1)),
         ):
+            wait_until(lambda: len(begun()) > 0, seconds=60)
+            ours = begun()
+            known = optuna.load_study(study_name=search_id, storage=studies.storage()).trials  # forgotten at the end
             wait_until(lambda: status() != "running", seconds=180)
+            wait_until(lambda: search_id not in optuna.get_all_study_names(studies.storage()), seconds=30)
+    studies.close()
     assert status() == "succeeded"
+    assert [(trial.number, trial.params) for trial in ours] == [(n, known[n].params) for n in range(len(ours))]
 
     with database.transaction(project_id) as session:
         trials = repository.trials(session, search_id)
         trained = session.scalars(sa.select(Job.id).where(Job.kind == "training.train_adapter")).all()
-    studies = OptunaStudies(database.url)
-    study = optuna.load_study(study_name=search_id, storage=studies.storage())
-    known = study.trials
-    studies.close()
-    assert [trial.number for trial in trials] == [trial.number for trial in known] == list(range(TRIALS))
-    assert [trial.params for trial in trials] == [trial.params for trial in known]
+    assert [trial.number for trial in trials] == list(range(TRIALS))
+    assert len({str(trial.params) for trial in trials}) == TRIALS
     assert trials[0].params == {"learning_rate": 1e-3}
     assert sorted(trained) == sorted(trial.job_id for trial in trials)
-    told = {"complete": "COMPLETE", "pruned": "PRUNED"}
-    assert [told[trial.status] for trial in trials] == [trial.state.name for trial in known]
+    assert {trial.status for trial in trials} <= {"complete", "pruned"}

@@ -195,6 +195,59 @@ def test_tries_the_base_first_and_finds_the_recipe_with_the_lowest_validation_lo
     assert [one["id"] for one in client.get("/v1/searches").json()["data"]] == [search["id"]]
 
 
+def has_study(parts: SearchWiring, search_id: str) -> bool:
+    return search_id in optuna.get_all_study_names(parts.studies.storage())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("ends", ["succeeded", "failed", "cancelled"])
+def test_forgets_the_study_of_a_search_that_has_ended_and_still_reports_on_it(
+    client: TestClient, workers: Workers, parts: SearchWiring, project_id: str, ends: str
+) -> None:
+    dataset = add_dataset(parts.database, project_id)
+    space = {"learning_rate": SPACE["learning_rate"]}
+    search = create(client, dataset=dataset, space=space, trials=9, parallel=9, pruning=False)["id"]
+    look(parts, project_id, workers, search)
+    assert has_study(parts, search)
+    for trial in trials(client, search):
+        if ends == "succeeded":
+            rate = math.log10(trial["params"]["learning_rate"])
+            measured(parts, project_id, trial["job"], [3 + rate**2], ended=True)
+        elif ends == "failed":
+            fail(parts, project_id, trial["job"])
+    if ends == "cancelled":
+        client.post(f"/v1/searches/{search}/cancel")
+    look(parts, project_id, workers, search)
+    assert show(client, search)["status"] == ends
+    assert not has_study(parts, search)
+
+    report = client.get(f"/v1/searches/{search}/report").json()
+    assert len(report["trials"]) == 9
+    if ends == "succeeded":
+        assert report["importance"]["parameters"][0]["name"] == "learning_rate"
+    look(parts, project_id, workers, search)  # a word that comes late
+    assert not has_study(parts, search)
+    assert client.get(f"/v1/searches/{search}/report").json() == report
+
+
+def test_keeps_the_study_while_a_trial_of_a_cancelled_search_still_stops(
+    client: TestClient, workers: Workers, parts: SearchWiring, project_id: str
+) -> None:
+    search = create(client, dataset=add_dataset(parts.database, project_id), trials=2, parallel=1)["id"]
+    look(parts, project_id, workers, search)
+    (job_id,) = workers.queued("training.%")
+    with parts.database.transaction(project_id) as session:
+        running = {"status": "running", "worker": "w", "lease_expires_at": sa.func.now() + sa.text("interval '1 hour'")}
+        session.execute(sa.update(Job).where(Job.id == job_id).values(running))
+    client.post(f"/v1/searches/{search}/cancel")
+    look(parts, project_id, workers, search)
+    assert has_study(parts, search)
+    with parts.database.transaction(project_id) as session:
+        session.execute(sa.update(Job).where(Job.id == job_id).values(status="cancelled"))
+    look(parts, project_id, workers, search)
+    assert [one["status"] for one in trials(client, search)] == ["stopped"]
+    assert not has_study(parts, search)
+
+
 def test_tells_what_matters_and_where_it_is_right(
     client: TestClient, workers: Workers, parts: SearchWiring, project_id: str
 ) -> None:

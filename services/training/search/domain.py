@@ -105,5 +105,8 @@ class Studies(Protocol):
     def open(self, plan: StudyPlan) -> Study:
         """The search's study; open it only while the search's row is locked."""
 
+    def delete(self, search_id: str) -> None:
+        """Forget the search's study, if it has one; only while the search's row is locked."""
+
     def close(self) -> None:
         """No more studies."""

@@ -88,8 +88,7 @@ def cancel_search(session: Session, storage: Storage, search_id: str) -> SearchR
     row = repository.search(session, search_id, lock=True)
     if row.status not in _ALIVE:
         raise SearchNotSteerable(f"{search_id} is {row.status} already.", param="search_id")
-    steering.stop_clock(session, row)
-    row.status, row.finished_at = "cancelled", now()
+    steering.end(session, row, "cancelled")
     for trial in repository.trials(session, search_id):
         if trial.status == "running":
             steering.stop(session, storage, trial, steering.SEARCH_CANCELLED)
@@ -159,8 +158,12 @@ def _look_at(context: JobContext, search_id: str) -> None:
     with context.transaction() as session:
         row = repository.search(session, search_id, lock=True)
         trials = repository.trials(session, search_id)
-        study = wiring.studies.open(_study_plan(row))
         ran = steering.note_progress(session, trials)
+        if row.status not in _ALIVE:
+            _clear_up(row, trials, wiring)
+            context.succeed(session, {"search_id": search_id, "status": row.status})
+            return
+        study = wiring.studies.open(_study_plan(row))
         behind = [trial for trial in ran if study.falls_behind(trial.number, trial.curve)]
         ended = [trial for trial in trials if trial.status != "running"]
         study.tell({trial.number: (steering.status(trial), trial.value) for trial in ended})
@@ -171,6 +174,15 @@ def _look_at(context: JobContext, search_id: str) -> None:
                 _set_alarm(session, row)  # it rang by the clock of another machine
             _carry_on(session, row, trials, study, wiring)
         context.succeed(session, {"search_id": search_id, "status": row.status})
+
+
+def _clear_up(row: SearchRow, trials: list[TrialRow], wiring: SearchWiring) -> None:
+    """Delete what the sampler remembers of a search that has ended, when its last trial has.
+
+    All that is shown of a search lies in its own rows.
+    """
+    if not any(trial.status == "running" for trial in trials):
+        wiring.studies.delete(row.id)
 
 
 def _carry_on(

@@ -13,6 +13,7 @@ from shared import jobs
 from shared.clock import now
 from shared.jobs import TERMINAL, Job
 from shared.jobs.control import JobAlreadyEnded
+from shared.messages import SteerSearch
 from shared.storage import Storage
 
 OUT_OF_TIME = {"code": "out_of_time", "message": "The search's minutes were used up before this trial ended."}
@@ -80,8 +81,8 @@ def each_running_job(session: Session, search_id: str, steer: Callable[[Session,
 
 def fail(session: Session, storage: Storage, row: SearchRow, error: dict[str, Any]) -> None:
     """End the search for a reason of its own, and what it runs."""
-    stop_clock(session, row)
-    row.status, row.error, row.finished_at = "failed", error, now()
+    row.error = error
+    end(session, row, "failed")
     for trial in repository.trials(session, row.id):
         if trial.status == "running":
             stop(session, storage, trial, {"code": error["code"], "message": f"The search failed: {error['message']}"})
@@ -90,14 +91,19 @@ def fail(session: Session, storage: Storage, row: SearchRow, error: dict[str, An
 
 def finish(session: Session, row: SearchRow, trials: Sequence[TrialRow]) -> None:
     """The budget is used up and nothing runs."""
-    row.status = "succeeded"
-    if not any(trial.status == "complete" for trial in trials):
-        row.status = "failed"
+    complete = any(trial.status == "complete" for trial in trials)
+    if not complete:
         reasons = [trial.reason["message"] for trial in trials if trial.reason]
         told = f" The first trial's: {reasons[0]}" if reasons else ""
         row.error = {"code": "no_trial_completed", "message": f"No trial came to its end.{told}", "param": None}
+    end(session, row, "succeeded" if complete else "failed")
+
+
+def end(session: Session, row: SearchRow, status: domain.SearchStatus) -> None:
+    """The search has ended; a last look clears up behind it, once nothing of it runs any more."""
     stop_clock(session, row)
-    row.finished_at = now()
+    row.status, row.finished_at = status, now()
+    jobs.send(session, row.project_id, SteerSearch(search_id=row.id), subject_id=row.id)
     session.flush()
 
 

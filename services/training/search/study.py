@@ -7,6 +7,7 @@ does not; so every look first adopts the one and tells of the other, and nothing
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -53,6 +54,11 @@ class OptunaStudies:
             load_if_exists=True,
         )
         return OptunaStudy(study, plan)
+
+    def delete(self, search_id: str) -> None:
+        """Forget the search's study, if it has one. Delete one only while its search's row is locked."""
+        with suppress(KeyError):  # it was never opened, or a look that was done again deleted it before
+            optuna.delete_study(study_name=search_id, storage=self.storage())
 
     def close(self) -> None:
         """Give the connections back."""
