@@ -120,6 +120,8 @@ def show(console: Console, report: dict[str, Any]) -> None:
         console.print(f"  {one['name']:<14} {bar} {100 * one['importance']:.0f} %", highlight=False)
     for line in report["regularisation"]:
         console.print(f"  {line}", highlight=False, soft_wrap=True)
+    if report["warning"]:
+        console.print(f"\n[yellow]Warning[/]: {report['warning']}", highlight=False, soft_wrap=True)
     if report["best"] is not None:
         _show_best(console, report)
 

@@ -182,6 +182,7 @@ def test_tries_the_base_first_and_finds_the_recipe_with_the_lowest_validation_lo
     told = client.get(f"/v1/searches/{search['id']}/report").json()
     assert told["best"] == done["best"]
     assert told["base_value"] == tried[0]["value"]
+    assert told["warning"] is None
     assert "2 complete trials are too few" in told["importance"]["message"]
     for kind, media_type in (("md", "text/markdown"), ("html", "text/html")):
         answer = client.get(f"/v1/searches/{search['id']}/report.{kind}")
@@ -253,7 +254,8 @@ def test_tells_what_matters_and_where_it_is_right(
 ) -> None:
     """Twelve trials whose losses the test makes up: the learning rate decides, and one of 0.01 is right."""
     dataset = add_dataset(parts.database, project_id)
-    search = create(client, dataset=dataset, trials=12, parallel=12, pruning=False)
+    share = BASE | {"train_share": 0.5}
+    search = create(client, dataset=dataset, trials=12, parallel=12, pruning=False, recipe=share)
     look(parts, project_id, workers, search["id"])
     for trial in trials(client, search["id"]):
         off = math.log10(trial["params"]["learning_rate"]) + 2
@@ -271,6 +273,9 @@ def test_tells_what_matters_and_where_it_is_right(
     page = client.get(f"/v1/searches/{search['id']}/report.html").text
     assert page.count("<svg") == 1 + len(told["paths"])
     assert page.count("<circle") >= 12
+    assert told["warning"].startswith("Its trials learned from 50% of the rows, and what is best for learning_rate")
+    assert told["warning"] in page
+    assert told["warning"] in client.get(f"/v1/searches/{search['id']}/report.md").text
 
 
 def test_refuses_what_cannot_be_searched_before_anything_starts(

@@ -33,6 +33,7 @@ REPORT: dict[str, Any] = {
         "fine_tuned_model": "ft:x",
     },
     "base_value": 2.5,
+    "warning": None,
     "importance": {
         "message": None,
         "parameters": [{"name": "learning_rate", "importance": 0.9}, {"name": "rank", "importance": 0.1}],
@@ -75,6 +76,11 @@ def test_says_why_nothing_is_told_of_importance_where_trials_are_too_few() -> No
     lines = printed(REPORT | {"importance": few, "regularisation": [], "best": None})
     assert "2 complete trials are too few." in lines
     assert not [line for line in lines if "Train with it" in line]
+
+
+def test_warns_of_what_the_report_warns_of_and_else_of_nothing() -> None:
+    assert "Warning: Look twice." in printed(REPORT | {"warning": "Look twice."})
+    assert not [line for line in printed(REPORT) if "Warning" in line]
 
 
 def test_a_log_tells_every_trials_end_once_in_the_order_they_ended() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from services.training.search.report.cautions import warning
 from services.training.search.report.charts import HEIGHT, WIDTH, importance_bars, path_chart, summary
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -18,6 +19,7 @@ def report_object(search: dict[str, Any], trials: list[dict[str, Any]]) -> dict[
         "object": "search.report",
         "search": {name: value for name, value in search.items() if name != "importance"},
         "best": search["best"],
+        "warning": warning(search["recipe"], search["space"]),
         "base_value": _base_value(search, trials),
         "importance": {name: found[name] for name in ("trials", "explained", "parameters", "message")},
         "paths": found["paths"],
