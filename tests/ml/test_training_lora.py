@@ -9,7 +9,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.training.errors import AdapterMismatch, InvalidTrainingFile, NoTrainingExamples
-from services.training.lora.adapter import attach, load_weights, save_for_peft, shape_of
+from services.training.lora.adapter import Adapter, attach, load_weights, save_for_peft, shape_of
+from services.training.lora.attention import FusedAttention
 from services.training.lora.base_model import BaseModel, prepare
 from services.training.lora.examples import Row, tokenize
 from services.training.lora.objectives import Supervised, flat, score_set
@@ -95,6 +96,45 @@ def test_gradients_equal_those_of_peft(folder: Path, tmp_path: Path) -> None:
     assert own.keys() == theirs.keys()
     for name, gradient in own.items():
         torch.testing.assert_close(gradient, theirs[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_query_key_and_value_made_at_once_are_those_made_one_by_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses and gradients, after passes without gradients too and after a step of the optimiser that training uses."""
+    examples, _ = tokenize(ours(folder).tokenizer, rows(), 100)
+    packed = pack(flat(examples))
+
+    def run(model: BaseModel, adapter: Adapter) -> list[torch.Tensor]:
+        found = []
+        optimizer = torch.optim.AdamW([p for _, p in adapter.named_parameters()], lr=0.01, eps=0.1, fused=True)
+        for _ in range(2):
+            score_set(model, Supervised(model), examples, 512)
+            loss = loss_of(model, packed)
+            loss.backward()
+            found += [loss.detach(), *(parameter.grad.clone() for _, parameter in adapter.named_parameters())]
+            optimizer.step()
+            optimizer.zero_grad()
+        return found
+
+    together = ours(folder)
+    adapter = shaken(together, Recipe(rank=4, alpha=12.0))
+    assert sum(isinstance(module.forward, FusedAttention) for module in together.whole.modules()) == 2
+    at_once = run(together, adapter)
+    monkeypatch.setattr("services.training.lora.adapter.fuse_attention", lambda *_: None)
+    apart = ours(folder)
+    one_by_one = run(apart, shaken(apart, Recipe(rank=4, alpha=12.0)))
+    for fused, single in zip(at_once, one_by_one, strict=True):
+        torch.testing.assert_close(fused, single, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "difference", [{"dropout": 0.1}, {"dora": True}, {"targets": ("q_proj", "v_proj")}, {"targets": ("k_proj",)}]
+)
+def test_leaves_attention_alone_that_it_cannot_stand_for(folder: Path, difference: dict[str, object]) -> None:
+    model = ours(folder)
+    shaken(model, Recipe(rank=4).model_copy(update=difference))
+    assert not any(isinstance(module.forward, FusedAttention) for module in model.whole.modules())
 
 
 def test_bfloat16_stays_close_to_float32(folder: Path) -> None:

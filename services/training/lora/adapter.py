@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from services.training.errors import AdapterMismatch
+from services.training.lora.attention import fuse_attention
+from services.training.lora.base_model import PACKED
 from services.training.lora.layers import DoraLinear, LoraLinear, LoraShape
 from services.training.recipe import Recipe
 
@@ -68,7 +70,7 @@ class Adapter:
                 value.copy_(tensors[name])
 
 
-def attach(model: nn.Module, recipe: Recipe) -> Adapter:
+def attach(model: Any, recipe: Recipe) -> Adapter:
     """Replace the targeted linear layers of `model` in place; new weights come from torch's global generator."""
     layers, shape = {}, LoraShape.of(recipe)
     for path, linear in _targets(model, recipe.targets):
@@ -76,6 +78,8 @@ def attach(model: nn.Module, recipe: Recipe) -> Adapter:
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, layer)
         layers[path] = layer
+    if model.config._attn_implementation == PACKED:
+        fuse_attention(model, PACKED)
     return Adapter(layers, shape)
 
 

@@ -11,7 +11,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 from services.training.lora import four_bits
 from services.training.lora.kernels import FrozenRMSNorm, packed_attention
 
-_PACKED = "uplift_packed"
+PACKED = "uplift_packed"
 _PLAIN_DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Model types whose norm is x/rms·w and whose attention is a plain softmax: only there do our kernels stand in."""
 
@@ -52,8 +52,8 @@ def prepare(whole: Any, tokenizer: Any, *, frozen: bool = True) -> BaseModel:
         if frozen:
             _replace_norms(whole)
         if parameter.device.type == "cpu":
-            AttentionInterface.register(_PACKED, packed_attention)
-            whole.set_attn_implementation(_PACKED)
+            AttentionInterface.register(PACKED, packed_attention)
+            whole.set_attn_implementation(PACKED)
     return BaseModel(
         network=whole.get_decoder(),
         head=whole.get_output_embeddings(),
