@@ -100,7 +100,11 @@ class Recorder:
         )
 
         self.loggers.step(event)
-        if problem := self.loggers.problem():
+        self.tell_of_loggers()
+
+    def tell_of_loggers(self) -> None:
+        """Say which logger failed since it was asked last."""
+        while problem := self.loggers.problem():
             self._context.event(problem, level="warn")
 
     def _tell_search(self, step: int) -> None:

@@ -393,6 +393,24 @@ def test_retries_once_with_a_smaller_micro_batch_when_memory_runs_out(
     assert losses[0] == losses[1], "the same run in the same pieces"
 
 
+def test_tells_of_a_logger_that_fails_after_the_last_step(
+    client: TestClient, training_wiring: Wiring, project_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr("services.training.loggers._TensorBoard.close", full)
+    assert isinstance(training_wiring.settings, TrainingSettings)
+    logging = training_wiring.settings.model_copy(update={"tensorboard_dir": tmp_path})
+    runner = JobRunner(replace(training_wiring, settings=logging), JOB_HANDLERS, worker="test")
+    job_id = create(client, dataset=add_dataset(training_wiring.database, project_id))["id"]
+    assert runner.run(project_id, job_id) == "succeeded"
+    events = client.get(f"/v1/fine_tuning/jobs/{job_id}/events", params={"limit": 100}).json()["data"]
+    (warned,) = [event for event in events if event["level"] == "warn"]
+    assert warned["message"].startswith("TensorBoard gets no more figures of this run: OSError")
+
+
 def test_a_second_lack_of_memory_ends_the_job_by_name(
     client: TestClient, runner: JobRunner, database: Database, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
