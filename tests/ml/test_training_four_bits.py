@@ -64,7 +64,11 @@ def test_every_layer_but_the_head_takes_half_a_byte_a_weight_and_stays_close(fol
 
 
 @pytest.mark.parametrize("kind", [{}, {"dora": True}, {"targets": ("q_proj",)}], ids=["lora", "dora", "attention only"])
-def test_loss_and_gradients_are_those_beside_the_weights_made_whole(folder: Path, kind: dict[str, object]) -> None:
+def test_loss_and_gradients_are_those_beside_the_weights_made_whole(
+    folder: Path, kind: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # layers in four bits are never fused: the reference has to round where they do, for the comparison is exact
+    monkeypatch.setattr("services.training.lora.adapter.fuse_attention", lambda *_: None)
     model = load_base(folder, "qlora")
     reference = made_whole(folder, model)
     recipe = RECIPE.model_copy(update=kind)
