@@ -14,6 +14,7 @@ from services.training.doctor.routes import router as doctor
 from services.training.handlers import JOB_HANDLERS
 from services.training.routes import router
 from services.training.settings import TrainingSettings
+from services.training.tables import TrainingJob
 from shared.files import store_file
 from shared.jobs.runner import JobRunner
 from shared.settings import Settings
@@ -141,6 +142,16 @@ def test_forecasts_from_runs_on_smaller_shares(client: TestClient, training_wiri
     told = ask(client, "GET", f"/{job['id']}/diagnosis")["forecast"]
     assert told["examples"] == 32
     assert told["low"] <= told["gain"] <= told["high"]
+
+
+def test_trains_again_in_the_budget_of_the_job(client: TestClient, training_wiring: Wiring, project_id: str) -> None:
+    """Its minutes, and the micro-batch that a lack of memory left it with."""
+    train = chats(training_wiring, project_id, [str(n) for n in range(16)])
+    job = ask(client, "POST", "", model="tiny", recipe=QUICK, training_file=train, max_minutes=30)
+    with training_wiring.database.transaction(project_id) as session:
+        session.get_one(TrainingJob, job["id"]).micro_batch_tokens = 64
+    for one in ask(client, "POST", f"/{job['id']}/learning_curve")["data"]:
+        assert (one["max_minutes"], one["recipe"]["micro_batch_tokens"]) == (30, 64)
 
 
 def test_refuses_to_remedy_what_it_did_not_find(client: TestClient, training_wiring: Wiring, project_id: str) -> None:

@@ -79,13 +79,14 @@ def start_learning_curve(
 def _again(
     session: Session, project_id: str, row: TrainingJob, changes: dict[str, Any], settings: TrainingSettings
 ) -> tuple[TrainingJob, Job]:
-    """A new job as this one, with these recipe fields changed."""
+    """A new job as this one, with these recipe fields changed, in the same budget of time and of memory."""
+    pieces = {} if row.micro_batch_tokens is None else {"micro_batch_tokens": row.micro_batch_tokens}
     wanted = NewTrainingJob(
         model=records.start_model(session, row),
         dataset_id=row.dataset_id,
         training_file=row.training_file,
         validation_file=row.validation_file,
-        recipe=Recipe.from_differences(row.recipe | changes),
+        recipe=Recipe.from_differences(row.recipe | pieces | changes),
         auto=[],
         suffix=row.suffix,
         metadata=row.metadata_,
@@ -93,5 +94,6 @@ def _again(
         max_passage_tokens=row.max_passage_tokens,
         init_adapter=None,
         replay_file=row.replay_file,
+        max_minutes=row.max_minutes,
     )
     return create_fine_tuning_job(session, project_id, wanted, settings)
