@@ -14,10 +14,14 @@ _FEWEST = 16
 
 def lower_micro_batch(context: JobContext, job: TrainingJob, error: OutOfMemory) -> TrainingJob | None:
     """The job with a smaller micro-batch written down, which whoever resumes it keeps; None after the one retry."""
-    before = Recipe.model_validate(job.recipe).micro_batch_tokens
+    recipe = Recipe.model_validate(job.recipe)
+    before = recipe.micro_batch_tokens
     after = max(_FEWEST, before // _PART)
     if job.micro_batch_tokens is not None or after == before:
         return None
+    # noise is drawn pack by pack, so that other packs draw other noise
+    noisy = recipe.dropout or recipe.neftune_alpha
+    same = "up to rounding and to which noise is drawn" if noisy else "up to rounding"
     with context.transaction() as session:
         row, _ = repository.get_job(session, job.id)
         row.micro_batch_tokens = after
@@ -26,7 +30,7 @@ def lower_micro_batch(context: JobContext, job: TrainingJob, error: OutOfMemory)
             row.project_id,
             row.id,
             f"Memory ran out; trying once more with micro_batch_tokens {after} instead of {before}, from the last "
-            "checkpoint. The effective batch, and with it the result, stays the same up to rounding",
+            f"checkpoint. The effective batch, and with it the result, stays the same {same}",
             level="warn",
             data={"code": error.code, "micro_batch_tokens": after, "before": before},
         )

@@ -182,7 +182,11 @@ class TrainingRun:
             return
         target = root / f"step-{row.resume_step:08}"
         if not any(own.name >= target.name for own in root.glob("step-*")):
-            shutil.copytree(self._storage.local_folder(row.project_id, row.resume_blob_key), target)
+            # under its name only once it is whole: half a copy would pass for a state that need not be fetched again
+            partial = root / f".partial-{target.name}"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(self._storage.local_folder(row.project_id, row.resume_blob_key), partial)
+            partial.rename(target)
 
     # --- after it ---
 

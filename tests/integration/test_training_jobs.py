@@ -3,6 +3,7 @@
 import errno
 import json
 import random
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,7 @@ from shared import jobs
 from shared.clock import now
 from shared.database import Database
 from shared.ids import new_id
+from shared.jobs import HandOver
 from shared.jobs.runner import JobRunner
 from shared.messages import OrderTraining
 from shared.prompt_format import PromptSpec
@@ -351,6 +353,40 @@ def test_pauses_with_a_checkpoint_resumes_from_it_and_cancels(
     assert client.post(f"{base}/cancel").status_code == 400
 
 
+def test_fetches_again_a_state_whose_copy_was_broken_off(
+    client: TestClient,
+    training_wiring: Wiring,
+    runner: JobRunner,
+    database: Database,
+    project_id: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another machine's worker dies while it copies the state from storage: the next attempt has it all the same."""
+    job_id = long_job(client, database, project_id)
+    base = f"/v1/fine_tuning/jobs/{job_id}"
+    running = Background(runner, project_id, job_id)
+    wait_until(lambda: len(steps(client, job_id)) > 0, seconds=60)
+    client.post(f"{base}/pause")
+    assert running.wait() == "handed over"
+    shutil.rmtree(home / "work" / "training" / job_id)
+    copied = shutil.copytree
+
+    def broken_off(source: Path, target: Path) -> None:
+        copied(source, target)
+        (target / "manifest.json").unlink()
+        raise HandOver("shutdown")  # leaves the job to the next attempt at once, which a crash does after a while
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copytree", broken_off)
+        client.post(f"{base}/resume")
+        assert runner.run(project_id, job_id) == "handed over"
+    running = Background(runner, project_id, job_id)
+    wait_until(lambda: "resumed at step" in client.get(f"{base}/events?limit=100").text, seconds=60)
+    client.post(f"{base}/cancel")
+    assert running.wait() == "cancelled"
+
+
 def test_a_worker_that_shuts_down_hands_over_without_counting_an_attempt(
     client: TestClient, runner: JobRunner, database: Database, project_id: str
 ) -> None:
@@ -421,9 +457,12 @@ def test_a_second_lack_of_memory_ends_the_job_by_name(
         raise OutOfMemory("Memory ran out.")
 
     monkeypatch.setattr(training_run, "run_child", starving)
-    job_id = create(client, dataset=add_dataset(database, project_id))["id"]
+    recipe = QUICK | {"dropout": 0.1}
+    job_id = create(client, dataset=add_dataset(database, project_id), recipe=recipe)["id"]
     assert runner.run(project_id, job_id) == "failed"
     assert tries == [512, 128]
+    told = client.get(f"/v1/fine_tuning/jobs/{job_id}/events").text
+    assert "up to rounding and to which noise is drawn" in told, "other packs draw other dropout"
     assert show(client, job_id)["error"]["code"] == "out_of_memory"
 
 
