@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
-from services.training.errors import OutOfMemory, TrainingChildDied, TrainingChildStopped, error_named
-from services.training.exhaustion import MEMORY_ADVICE, killed_for_memory, says_no_memory
+from services.training.errors import TrainingChildDied, TrainingChildStopped, error_named
+from services.training.exhaustion import TRAINING, Work, killed_for_memory, out_of_memory, says_no_memory
 from services.training.order import HANDED_OVER, MEETING, ChildEvent, Failed, Finished, parse_event
 from services.training.settings import rank_environment
 
@@ -70,8 +70,12 @@ def supervise(
     wish: Callable[[], str | None],
     grace_seconds: float,
     processes: int = 1,
+    work: Work = TRAINING,
 ) -> Last:
-    """Run `python -m module ORDER PARENT`, whose lines `parse` reads; answers its `last` event. See `run_child`."""
+    """Run `python -m module ORDER PARENT`, whose lines `parse` reads; answers its `last` event. See `run_child`.
+
+    `work` is what the child is said to do where it ran out of memory.
+    """
     log = order_file.with_name("child.log")
     kills_before = memory_kills()
     with _started(module, order_file, environment, log, processes) as ranks:
@@ -80,12 +84,12 @@ def supervise(
     if finished is not None and statuses[0] == 0:
         return finished
     if -signal.SIGKILL in statuses and memory_kills() > kills_before:
-        raise killed_for_memory()
+        raise killed_for_memory(work)
     words = _tail(log)
     if -signal.SIGABRT in statuses and says_no_memory(words):  # C++ has no memory left even to say so
-        raise OutOfMemory(f"Memory ran out. {MEMORY_ADVICE}")
+        raise out_of_memory(work)
     status = next((status for status in statuses if status not in (0, -signal.SIGKILL)), statuses[0])
-    raise TrainingChildDied(f"The training process ended with status {status}. Its last words:\n{words}")
+    raise TrainingChildDied(f"The process of {work.name} ended with status {status}. Its last words:\n{words}")
 
 
 def memory_kills() -> int:

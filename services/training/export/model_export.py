@@ -10,6 +10,7 @@ from services.training.base_facts import base_facts
 from services.training.child import supervise
 from services.training.domain import LEARNED_FILE
 from services.training.errors import TrainingChildStopped
+from services.training.exhaustion import EXPORT, name_exhaustion
 from services.training.export import repository
 from services.training.export.card import CURVES_FILE, History, model_card
 from services.training.export.curves import Curves, curves_svg
@@ -65,11 +66,16 @@ class ModelExport:
         """Write what is wanted and keep it as one file."""
         shutil.rmtree(self._folder, ignore_errors=True)
         output = self._folder / "output"
-        output.mkdir(parents=True)
         try:
+            output.mkdir(parents=True)
             made, measured = self._gguf(output) if self._command.format == "gguf" else self._zip(output)
             self._context.check()
             self._keep(made, measured)
+        except OSError as error:  # of the worker's own files, or of storage
+            named = name_exhaustion(error, EXPORT)
+            if named is None:
+                raise
+            raise named from error
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -129,6 +135,7 @@ class ModelExport:
                 on_event=self._hear,
                 wish=self._context.should_stop,
                 grace_seconds=_GRACE_SECONDS,
+                work=EXPORT,
             )
         except TrainingChildStopped as stopped:
             if stopped.wish == "cancel":

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from services.training.exhaustion import name_exhaustion
+from services.training.exhaustion import EXPORT, name_exhaustion
 from services.training.export.order import GGUF_FILE, Advanced, Exported, ExportEvent, ExportOrder
 from services.training.lora.gguf_file import write_gguf
 from services.training.lora.run import die_with_parent
@@ -47,7 +47,7 @@ def main(order_file: Path, parent: int | None = None) -> int:
         say(Failed(code=error.code, message=error.message, param=error.param))
         return 1
     except (OSError, MemoryError, RuntimeError, SafetensorError) as error:
-        named = name_exhaustion(error)
+        named = name_exhaustion(error, EXPORT)
         if named is None:
             raise
         say(Failed(code=named.code, message=named.message))

@@ -1,15 +1,18 @@
 """The supervisor knows how a child ended and leaves no process behind; the children here only pretend to train."""
 
+import errno
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from services.training import child
-from services.training.child import run_child
+from services.training.child import supervise
 from services.training.errors import DiskFull, OutOfMemory, TrainingChildDied, TrainingChildStopped
-from services.training.order import ChildEvent, Finished
+from services.training.exhaustion import EXPORT, name_exhaustion
+from services.training.order import ChildEvent, Finished, parse_event
 
 DONE = Finished(
     steps=1,
@@ -38,8 +41,8 @@ class Pretender:
         )
         (self.folder / "pretender.py").write_text(prelude + body)
         environment = {"PYTHONPATH": str(self.folder), "PATH": os.environ["PATH"]}
-        return run_child(
-            self.folder / "order.json",
+        return child.run_child(
+            order_file=self.folder / "order.json",
             environment=environment,
             on_event=self.events.append,
             wish=lambda: self._wish(wish),
@@ -94,6 +97,18 @@ def test_tells_a_kill_for_memory_from_another(pretender: Pretender, monkeypatch:
     monkeypatch.setattr(child, "memory_kills", lambda: next(counts))
     with pytest.raises(OutOfMemory, match="kernel killed training"):
         pretender.run("os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_an_export_is_advised_as_one_when_it_runs_out(pretender: Pretender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "run_child", partial(supervise, parse=parse_event, last=Finished, work=EXPORT))
+    counts = iter([3, 4])
+    monkeypatch.setattr(child, "memory_kills", lambda: next(counts))
+    with pytest.raises(OutOfMemory, match="kernel killed the export") as killed:
+        pretender.run("os.kill(os.getpid(), signal.SIGKILL)")
+    assert "recipe" not in killed.value.message
+    full = name_exhaustion(OSError(errno.ENOSPC, "No space left on device"), EXPORT)
+    assert isinstance(full, DiskFull)
+    assert "checkpoint" not in full.message
 
 
 def test_names_the_lack_of_memory_that_a_library_aborts_with(pretender: Pretender) -> None:
