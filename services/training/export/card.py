@@ -17,6 +17,7 @@ _KINDS = {
     "merged": ("merge", "transformers", "{base} with a LoRA adapter merged in"),
     "gguf": ("quantized", "gguf", "{base} with a LoRA adapter merged in, as GGUF"),
     "whole": ("finetune", "transformers", "{base}, fine-tuned"),
+    "whole gguf": ("quantized", "gguf", "{base}, fine-tuned, as GGUF"),
 }
 """kind → the Hub's word for the relation to the base, the library that loads it, the title."""
 _LOADING = {
@@ -54,7 +55,8 @@ class History:
 def model_card(weights: Weights, base: Path, form: str, history: History, measured: dict[str, Any]) -> str:
     """The card in Hugging Face's form. `form` is the export's format, `measured` what the merge was measured to be."""
     whole = weights.recipe.get("tune") == "full"
-    relation, library, title = _KINDS["whole" if whole else form]
+    kind = ("whole gguf" if form == "gguf" else "whole") if whole else form
+    relation, library, title = _KINDS[kind]
     facts = base_facts(base)
     front = {
         "base_model": weights.base_model,

@@ -103,7 +103,12 @@ def data_sources(session: Session, weights: Weights) -> list[DataSource]:
     found = []
     for word, name, table in named:
         if name is not None and is_vector_store(name):
-            found.append(DataSource(f"documents of the vector store `{name}`", _corpus_hash(session, name)))
+            found.append(
+                DataSource(
+                    f"documents of the vector store `{name}`, as it was on the day of the export",
+                    _corpus_hash(session, name),
+                )
+            )
         elif name is not None:
             sha256 = session.execute(sa.select(table.c.sha256).where(table.c.id == name)).scalar_one_or_none()
             found.append(DataSource(f"{word} `{name}`", sha256))

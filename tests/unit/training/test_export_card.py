@@ -32,6 +32,14 @@ def test_sends_vllms_users_to_the_merged_model_where_it_loads_no_such_adapter(
     assert "vllm serve" not in said
 
 
+def test_a_wholly_tuned_model_as_gguf_is_loaded_by_what_reads_gguf(tmp_path: Path) -> None:
+    said = card(tmp_path, form="gguf", tune="full")
+    assert 'library_name: "gguf"' in said
+    assert "as GGUF" in said
+    assert "adapter merged in" not in said
+    assert 'library_name: "transformers"' in card(tmp_path, form="merged", tune="full")
+
+
 def test_claims_nothing_of_an_upload_that_is_not_known(tmp_path: Path) -> None:
     said = card(tmp_path, rank=16)
     assert "what it is meant for is not known here" in said
