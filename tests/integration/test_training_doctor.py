@@ -133,10 +133,15 @@ def test_forecasts_from_runs_on_smaller_shares(client: TestClient, training_wiri
     train = chats(training_wiring, project_id, [str(n) for n in range(16)])
     validation = chats(training_wiring, project_id, ["one", "two", "three", "four"])
     job = ask(client, "POST", "", model="tiny", recipe=QUICK, training_file=train, validation_file=validation, seed=3)
-    smaller = ask(client, "POST", f"/{job['id']}/learning_curve")["data"]
-    assert [one["recipe"]["train_share"] for one in smaller] == [0.25, 0.5]
     runner = JobRunner(training_wiring, JOB_HANDLERS, worker="test")
-    for one in (job, *smaller):
+    early = client.post(f"/v1/fine_tuning/jobs/{job['id']}/learning_curve")
+    assert (early.status_code, early.json()["error"]["code"]) == (400, "hyperparameters_not_chosen")
+    assert runner.run(project_id, job["id"]) == "succeeded"
+    smaller = ask(client, "POST", f"/{job['id']}/learning_curve")["data"]
+    job = ask(client, "GET", f"/{job['id']}")
+    assert {one["recipe"]["learning_rate"] for one in smaller} == {job["recipe"]["learning_rate"]}
+    assert [one["recipe"]["train_share"] for one in smaller] == [0.25, 0.5]
+    for one in smaller:
         assert ask(client, "GET", f"/{job['id']}/diagnosis")["forecast"] is None
         assert runner.run(project_id, one["id"]) == "succeeded"
     told = ask(client, "GET", f"/{job['id']}/diagnosis")["forecast"]
@@ -148,6 +153,8 @@ def test_trains_again_in_the_budget_of_the_job(client: TestClient, training_wiri
     """Its minutes, and the micro-batch that a lack of memory left it with."""
     train = chats(training_wiring, project_id, [str(n) for n in range(16)])
     job = ask(client, "POST", "", model="tiny", recipe=QUICK, training_file=train, max_minutes=30)
+    runner = JobRunner(training_wiring, JOB_HANDLERS, worker="test")
+    assert runner.run(project_id, job["id"]) == "succeeded"
     with training_wiring.database.transaction(project_id) as session:
         session.get_one(TrainingJob, job["id"]).micro_batch_tokens = 64
     for one in ask(client, "POST", f"/{job['id']}/learning_curve")["data"]:

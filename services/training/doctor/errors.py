@@ -1,6 +1,6 @@
 """What the doctor refuses.
 
-Conflict, answered as 400: NothingToRemedy
+Conflict, answered as 400: NothingToRemedy, HyperparametersNotChosen
 """
 
 from shared.errors import Conflict
@@ -11,3 +11,10 @@ class NothingToRemedy(Conflict):
 
     status = 400
     code = "nothing_to_remedy"
+
+
+class HyperparametersNotChosen(Conflict):
+    """What a job left to `auto` is chosen once it has read its data; before that nothing can be trained alike."""
+
+    status = 400
+    code = "hyperparameters_not_chosen"

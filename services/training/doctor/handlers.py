@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from services.training import repository
 from services.training.doctor import repository as records
 from services.training.doctor.diagnosis import diagnose
-from services.training.doctor.errors import NothingToRemedy
+from services.training.doctor.errors import HyperparametersNotChosen, NothingToRemedy
 from services.training.doctor.schemas import diagnosis_object
 from services.training.handlers import NewTrainingJob, create_fine_tuning_job
 from services.training.recipe import Recipe
@@ -64,6 +64,12 @@ def start_learning_curve(
 ) -> list[tuple[TrainingJob, Job]]:
     """The job again on smaller shares of its examples, so that its diagnosis can forecast what more would bring."""
     row, _ = repository.get_job(session, job_id)
+    if row.auto:
+        raise HyperparametersNotChosen(
+            f"{job_id} has not read its data yet, from which it chooses {', '.join(row.auto)}, and the smaller runs "
+            "have to take the same. Ask again once it has started, or give these in the recipe.",
+            param="fine_tuning_job_id",
+        )
     recipe, started = Recipe.model_validate(row.recipe), []
     for share in SHARES:
         # as many steps as the job takes, so that the sizes differ in nothing but their examples

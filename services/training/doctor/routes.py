@@ -42,6 +42,7 @@ def start_learning_curve(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Train again on a quarter and on half of the examples, in as many steps; answers the two new jobs.
 
     When they are done, the diagnosis forecasts from the three sizes what twice the examples would bring.
+    A job that leaves hyperparameters to `auto` has to have started first (`hyperparameters_not_chosen`).
     """
     with parts.database.transaction(who.project_id) as session:
         started = handlers.start_learning_curve(session, who.project_id, job_id, TrainingSettings())
