@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
@@ -80,7 +79,7 @@ class Door:
             _refuse_nul(scope)
             request = Request(scope)
             shared: Any = request.app.state
-            found = await run_in_threadpool(shared.access, request, shared.wiring)
+            found = await shared.access(request, shared.wiring)
             scope["state"]["caller"] = found
             structlog.contextvars.bind_contextvars(project_id=found.project_id)
         await self._app(scope, receive, send)

@@ -23,7 +23,7 @@ from shared.body_limits import BodyLimits, BoundedBodies
 from shared.edge import Door, NameRequests
 from shared.errors import QuotaExceeded, TooManyRequests, Unavailable, UpliftError
 from shared.field_names import field_named
-from shared.live import Reply
+from shared.live import AsyncLiveClient, Reply
 from shared.telemetry import logger
 from shared.wiring import Wiring
 
@@ -59,12 +59,18 @@ class Caller:
 class AccessPolicy(Protocol):
     """Turns a request into its caller, or raises Unauthorized."""
 
-    def __call__(self, request: Request, wiring: Any, /) -> Caller: ...
+    async def __call__(self, request: Request, wiring: Any, /) -> Caller: ...
 
 
 async def wiring(request: Request) -> Any:
     """The process's wiring; a dependency of every route (async, because FastAPI gives others a thread each)."""
     return request.app.state.wiring
+
+
+async def asking(request: Request) -> AsyncLiveClient:
+    """The app's client for live requests; for routes that run on the event loop."""
+    found: AsyncLiveClient = request.app.state.asking
+    return found
 
 
 async def caller(request: Request) -> Caller:
@@ -111,10 +117,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> Any:
-        app.state.wiring = wiring_factory()
+        app.state.wiring = parts = wiring_factory()
+        app.state.asking = asking = AsyncLiveClient(parts.settings)
         garbage.settle()
         yield
-        app.state.wiring.close()
+        await asking.close()
+        await parts.aclose()
 
     layers = [
         Middleware(NameRequests, respond=respond),

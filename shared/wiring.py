@@ -1,5 +1,6 @@
 """What a process is wired with; services subclass it to add their specialists, tests hand in their own."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,3 +37,7 @@ class Wiring:
     def close(self) -> None:
         self.live.close()
         self.database.close()
+
+    async def aclose(self) -> None:
+        """`close` within the event loop of an app."""
+        await asyncio.to_thread(self.close)

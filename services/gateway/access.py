@@ -5,6 +5,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from services.gateway import audit, repository
 from services.gateway.errors import MissingScope, WrongHost
@@ -17,7 +18,7 @@ from shared.quotas import month_is_used
 from shared.web import Caller
 
 
-def api_key_access(request: Request, wiring: GatewayWiring) -> Caller:
+async def api_key_access(request: Request, wiring: GatewayWiring) -> Caller:
     """The caller of `Authorization: Bearer sk-uplift-…`, looked up by the key's hash at every request, within limits.
 
     Nothing is remembered between requests, so a revoked or expired key is refused at once. The look-up compares keyed
@@ -29,7 +30,8 @@ def api_key_access(request: Request, wiring: GatewayWiring) -> Caller:
     """
     settings = wiring.settings
     check_host(request, settings.allowed_hosts, settings.cors_origins)
-    found = wiring.database.look_up("SELECT * FROM authenticate_key(%s)", hash_key(_bearer(request), settings.secret))
+    hashed = hash_key(_bearer(request), settings.secret)
+    found = await wiring.database.look_up("SELECT * FROM authenticate_key(%s)", hashed)
     if found is None:
         raise Unauthorized("This API key is not known, was revoked or has expired.")
     scopes, path = tuple(found.scopes), request.scope["path"].removeprefix(PREFIX)
@@ -44,11 +46,11 @@ def api_key_access(request: Request, wiring: GatewayWiring) -> Caller:
     try:
         check_scope(request.method, path, scopes)
     except MissingScope as error:
-        _log_refusal(request, wiring, caller, error)
+        await run_in_threadpool(_log_refusal, request, wiring, caller, error)
         raise
     asks = spends_tokens(request.method, path)
     allowed = allowance(settings, found.key_id, found.project_id, found.requests_per_minute, found.tokens_per_minute)
-    wiring.rates.admit(allowed, request.state.answer_headers, spends_tokens=asks)
+    await wiring.rates.admit(allowed, request.state.answer_headers, spends_tokens=asks)
     if asks:
         check_month(found.tokens_this_month, found.tokens_per_month, settings.quota_tokens_per_month)
     return replace(caller, meter=partial(wiring.meter.charge, allowed, found.project_id))

@@ -7,12 +7,14 @@ All counters of a request are asked in one trip by one script; a library for rat
 which every request would wait for (docs/benchmarks.md).
 """
 
+import contextlib
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import redis
+from redis.asyncio import Redis as AsyncRedis
 
 from services.gateway.errors import RateLimited
 from shared.settings import Settings
@@ -88,19 +90,23 @@ class Step:
 
 
 class RateLimits:
-    """Counts in Redis; while Redis is away nothing is limited (/readyz says so) and one line is logged."""
+    """Counts in Redis; while Redis is away nothing is limited (/readyz says so) and one line is logged.
+
+    Requests are let in on the event loop, tokens charged on the meter's thread: each has a client of its own kind.
+    """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-        # a client of its own: the timeouts are those of a request that can do without the answer
-        self._redis = redis.Redis.from_url(
-            settings.redis_url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS
-        )
+        # clients of its own: the timeouts are those of a request that can do without the answer
+        timeouts: dict[str, Any] = {"socket_timeout": _TIMEOUT_SECONDS, "socket_connect_timeout": _TIMEOUT_SECONDS}
+        self._redis = redis.Redis.from_url(settings.redis_url, **timeouts)
+        self._loop_redis = AsyncRedis.from_url(settings.redis_url, **timeouts)
         self._count = self._redis.register_script(_COUNT)
+        self._count_on_loop = self._loop_redis.register_script(_COUNT)
         self._clock = clock
         self._away_until = 0.0
         self._away = False
 
-    def admit(self, allowed: Allowance, headers: MutableMapping[str, str], *, spends_tokens: bool) -> None:
+    async def admit(self, allowed: Allowance, headers: MutableMapping[str, str], *, spends_tokens: bool) -> None:
         """Count one request and put OpenAI's `x-ratelimit-*` into `headers`; raises RateLimited."""
         steps = [Step(bucket, amount=1, most=bucket.limit) for bucket in allowed.of("requests")]
         if spends_tokens:  # at least one must be left
@@ -108,7 +114,7 @@ class RateLimits:
         reset = _WINDOW_SECONDS - self._clock() % _WINDOW_SECONDS
         tightest: dict[str, int] = {}
         # shorter than the steps where one was refused, or Redis is away
-        for step, used in zip(steps, self._take(steps), strict=False):
+        for step, used in zip(steps, await self._take(steps), strict=False):
             bucket, left = step.bucket, step.bucket.limit - used
             if left < tightest.get(bucket.unit, bucket.limit + 1):
                 tightest[bucket.unit] = left
@@ -124,27 +130,44 @@ class RateLimits:
 
     def charge(self, allowed: Allowance, tokens: int) -> None:
         """Count the tokens of an answer, past the limit too: they were spent."""
-        self._take([Step(bucket, amount=tokens, most=_UNLIMITED) for bucket in allowed.of("tokens")])
+        steps = [Step(bucket, amount=tokens, most=_UNLIMITED) for bucket in allowed.of("tokens")]
+        if steps and not self._is_left_alone():
+            with self._noticing():
+                self._count(**self._counting(steps))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._redis.close()
+        await self._loop_redis.aclose()
 
-    def _take(self, steps: Sequence[Step]) -> list[int]:
+    async def _take(self, steps: Sequence[Step]) -> list[int]:
         """The counters after the steps, up to the first that went past its most; nothing while Redis is away."""
-        if not steps or time.monotonic() < self._away_until:
-            return []
-        arguments = [2 * _WINDOW_SECONDS, *(number for step in steps for number in (step.amount, step.most))]
+        found: list[Any] = []
+        if steps and not self._is_left_alone():
+            with self._noticing():
+                found = await self._count_on_loop(**self._counting(steps))
+        return [int(value) for value in found]
+
+    def _is_left_alone(self) -> bool:
+        return time.monotonic() < self._away_until
+
+    @contextlib.contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Around a trip to Redis: its absence is an event to note, never an error of the request."""
         try:
-            found = cast(Any, self._count(keys=[self._key(step.bucket) for step in steps], args=arguments))
+            yield
         except (redis.RedisError, OSError) as error:
             if not self._away:
                 log.error("redis is away: requests are served without rate limits", error=str(error))
             self._away, self._away_until = True, time.monotonic() + _AWAY_SECONDS
-            return []
+            return
         if self._away:
             log.info("redis is back: rate limits hold again")
             self._away = False
-        return [int(value) for value in found]
+
+    def _counting(self, steps: Sequence[Step]) -> dict[str, Any]:
+        """The keys and arguments of the script."""
+        arguments = [2 * _WINDOW_SECONDS, *(number for step in steps for number in (step.amount, step.most))]
+        return {"keys": [self._key(step.bucket) for step in steps], "args": arguments}
 
     def _key(self, bucket: Bucket) -> str:
         minute = int(self._clock()) // _WINDOW_SECONDS

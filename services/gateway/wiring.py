@@ -1,5 +1,6 @@
 """What the gateway's process has besides the standard parts: its limits and the meter of tokens."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 from services.gateway.limits import RateLimits
@@ -16,7 +17,7 @@ class GatewayWiring(Wiring):
         self.rates = RateLimits(self.settings)
         self.meter = TokenMeter(self.rates, self.database)
 
-    def close(self) -> None:
-        self.meter.close()
-        self.rates.close()
-        super().close()
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self.meter.close)
+        await self.rates.close()
+        await super().aclose()

@@ -14,21 +14,22 @@ from services.generation.errors import ClientGone
 from services.generation.schemas import CreatePrompt, CreateRelease, CreateVariant
 from services.generation.tables import Prompt, Release, Variant
 from shared.clock import unix
-from shared.live import Reply
+from shared.live import AsyncLiveClient, Reply
 from shared.messages import OrderedVariant
-from shared.web import Caller, caller, metered, page, wiring
+from shared.web import Caller, asking, caller, metered, page, wiring
 from shared.wiring import Wiring
 
 router = APIRouter(tags=["generation"])
 Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
+Live = Annotated[AsyncLiveClient, Depends(asking)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 T = TypeVar("T")
 _ANSWER_SECONDS = 600.0
 
 
 @router.post("/chat/completions", response_model=None)
-async def create_completion(request: Request, body: ChatCompletion, who: Who, parts: Parts) -> Response:
+async def create_completion(request: Request, body: ChatCompletion, who: Who, live: Live) -> Response:
     """Ask any model id: base model, adapter (fine-tuned model), checkpoint, variant or release.
 
     A variant that retrieves answers with `citations` beside OpenAI's fields: `{file_id, document, passage_id, title,
@@ -36,7 +37,7 @@ async def create_completion(request: Request, body: ChatCompletion, who: Who, pa
     `response_format` is decoded under a grammar, so it cannot be malformed, only cut off by the token limit. What
     cannot be honoured (tools, audio, images, …) is a 400 that names the field.
     """
-    asked = parts.live.astream(
+    asked = live.stream(
         "generation.interactive",
         "generation.chat",
         who.project_id,

@@ -5,8 +5,18 @@ one Redis stream per asking process, demultiplexed by request id; the stream is 
 A cancellation is an entry on a stream that every worker reads. Lost only with its client: nothing here is durable.
 """
 
+from shared.live.async_client import AsyncLiveClient
 from shared.live.client import LiveClient
 from shared.live.protocol import QueueFull, Reply, WorkerSilent
 from shared.live.server import LiveContext, LiveHandler, LiveServer
 
-__all__ = ["LiveClient", "LiveContext", "LiveHandler", "LiveServer", "QueueFull", "Reply", "WorkerSilent"]
+__all__ = [
+    "AsyncLiveClient",
+    "LiveClient",
+    "LiveContext",
+    "LiveHandler",
+    "LiveServer",
+    "QueueFull",
+    "Reply",
+    "WorkerSilent",
+]

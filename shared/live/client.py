@@ -1,12 +1,10 @@
-"""Asking live requests: one reply stream per process, demultiplexed to threads and to an event loop."""
+"""Asking live requests from threads: one reply stream per process, demultiplexed to whoever waits."""
 
-import asyncio
 import contextvars
-import json
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
@@ -15,33 +13,32 @@ import redis
 from shared.errors import Unavailable, UpliftError
 from shared.ids import new_id
 from shared.live.many import Ticking, Together, take_done
-from shared.live.posting import Poster
+from shared.live.posting import POST, UNREACHABLE, check_posted, posting
 from shared.live.protocol import (
     CANCELLATIONS,
     GIVEN_UP,
+    KEEP_SECONDS,
     STREAM_EXPIRY_SECONDS,
     Call,
     QueueFull,
     Reply,
     WorkerSilent,
     entries,
+    read_reply,
 )
 from shared.settings import Settings
-from shared.task_queue import ANSWER_LIVE
 from shared.telemetry import logger
 
 log = logger(__name__)
-_KEEP_SECONDS = 60.0
-"""How often the stream's expiry is put off while replies come; at every reply it would cost as much as reading it."""
 
 
 class LiveClient:
-    """Asks questions and receives answers; one per process, safe for many threads and one event loop at a time."""
+    """Asks questions and receives answers; one per process, safe for many threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._redis = redis.Redis.from_url(settings.redis_url, socket_keepalive=True, health_check_interval=10)
-        self._poster = Poster(self._redis)
+        self._post = self._redis.register_script(POST)
         self._stream = f"uplift:replies:{new_id('client-')}"
         self._waiting: dict[str, Callable[[str, dict[str, Any]], None]] = {}
         self._lock = threading.Lock()
@@ -101,42 +98,6 @@ class LiveClient:
             self._leave(call, finished)
             if together is not None:
                 together.leave(call.id)
-
-    async def astream(
-        self,
-        queue_name: str,
-        kind: str,
-        project_id: str,
-        body: dict[str, Any],
-        *,
-        timeout_s: float,
-        request_id: str | None = None,
-    ) -> AsyncGenerator[Reply, None]:
-        """`stream` for an event loop; cancelling the task cancels the request."""
-        loop = asyncio.get_running_loop()
-        inbox: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
-        call = Call(queue_name, kind, project_id, timeout_s, request_id)
-
-        def deliver(what: str, data: dict[str, Any]) -> None:
-            loop.call_soon_threadsafe(inbox.put_nowait, (what, data))
-
-        self._register(call.id, deliver)
-        finished = False
-        try:
-            await asyncio.to_thread(self._send, call, body)
-            while not finished:
-                try:
-                    async with asyncio.timeout(call.patience()):  # cheaper than wait_for, which makes a task
-                        what, data = await inbox.get()
-                except TimeoutError:
-                    raise call.silence() from None
-                reply = call.hear(what, data)
-                finished = what in {"done", "error"}
-                if reply is not None:
-                    yield reply
-        finally:
-            # a disconnect cancels this task: the goodbye must not need another await
-            self._leave(call, finished)
 
     def ask_many(
         self,
@@ -225,28 +186,11 @@ class LiveClient:
         return error
 
     def _send(self, call: Call, body: dict[str, Any]) -> None:
-        batch = call.queue.endswith(".batch")
-        limit = self._settings.queue_limit_batch if batch else self._settings.queue_limit_interactive
-        message = {
-            "id": call.id,
-            "trace_id": call.trace_id,
-            "project_id": call.project_id,
-            "kind": call.kind,
-            "queue": call.queue,
-            "body": body,
-            "reply_to": self._stream,
-            "admit_before": time.time() + call.queue_wait,
-            "timeout_s": call.timeout_s,
-        }
         try:
-            waiting = self._poster.post(call.queue, ANSWER_LIVE, message, shown_as=call.kind, limit=limit)
+            waiting = cast(Any, self._post(**posting(call, body, self._stream, self._settings)))
         except (redis.RedisError, OSError) as error:
-            raise Unavailable("The queue (Redis) is not reachable; the request was not sent. Try again.") from error
-        if waiting is not None:
-            raise QueueFull(
-                f"{waiting} requests are waiting for {call.queue}; the limit is {limit}. Try again shortly.",
-                retry_after=5 if batch else 1,
-            )
+            raise Unavailable(UNREACHABLE) from error
+        check_posted(call, int(waiting), self._settings)
 
     def _register(self, request_id: str, deliver: Callable[[str, dict[str, Any]], None]) -> None:
         with self._lock:
@@ -272,7 +216,7 @@ class LiveClient:
         while not self._closed.is_set():
             try:
                 found = cast(Any, self._redis.xread({self._stream: last}, count=1000, block=500))
-                if found and time.monotonic() - kept > _KEEP_SECONDS:
+                if found and time.monotonic() - kept > KEEP_SECONDS:
                     self._redis.expire(self._stream, STREAM_EXPIRY_SECONDS)
                     kept = time.monotonic()
             except (redis.RedisError, ValueError, OSError) as error:
@@ -287,7 +231,8 @@ class LiveClient:
                 self._deliver(fields)
 
     def _deliver(self, fields: dict[bytes, bytes]) -> None:
+        request_id, what, data = read_reply(fields)
         with self._lock:
-            deliver = self._waiting.get(fields[b"r"].decode())
+            deliver = self._waiting.get(request_id)
         if deliver is not None:
-            deliver(fields[b"k"].decode(), json.loads(fields[b"d"]))
+            deliver(what, data)

@@ -9,37 +9,58 @@ import base64
 import json
 import os
 import socket
+import time
 from typing import Any
 from uuid import uuid4
 
-import redis
+from shared.live.protocol import Call, QueueFull
+from shared.settings import Settings
+from shared.task_queue import ANSWER_LIVE
 
-_POST = """
+POST = """
 local waiting = redis.call('LLEN', KEYS[1])
 if waiting >= tonumber(ARGV[1]) then return waiting end
 redis.call('LPUSH', KEYS[1], ARGV[2])
 return -1
 """
+"""Key: the queue. Arguments: the most that may wait there, the message. Answers -1, or how many wait in a full one."""
+UNREACHABLE = "The queue (Redis) is not reachable; the request was not sent. Try again."
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 
 
-class Poster:
-    """Posts tasks to queues; safe for many threads."""
+def posting(call: Call, body: dict[str, Any], reply_to: str, settings: Settings) -> dict[str, Any]:
+    """The keys and arguments of the script for one request; its replies go to the stream `reply_to`."""
+    request = {
+        "id": call.id,
+        "trace_id": call.trace_id,
+        "project_id": call.project_id,
+        "kind": call.kind,
+        "queue": call.queue,
+        "body": body,
+        "reply_to": reply_to,
+        "admit_before": time.time() + call.queue_wait,
+        "timeout_s": call.timeout_s,
+    }
+    text = message(call.queue, ANSWER_LIVE, request, shown_as=call.kind)
+    return {"keys": [call.queue], "args": [_most_waiting(call, settings), text]}
 
-    def __init__(self, client: redis.Redis) -> None:
-        self._post = client.register_script(_POST)
 
-    def post(self, queue: str, task: str, argument: dict[str, Any], *, shown_as: str, limit: int) -> int | None:
-        """Have a worker of `queue` call `task(argument)`; answers how many wait there if that is `limit` or more.
+def check_posted(call: Call, waiting: int, settings: Settings) -> None:
+    """Raise QueueFull if the script answered that so many wait already."""
+    if waiting >= 0:
+        raise QueueFull(
+            f"{waiting} requests are waiting for {call.queue}; the limit is {_most_waiting(call, settings)}. "
+            "Try again shortly.",
+            retry_after=5 if call.is_batch else 1,
+        )
 
-        Logs name the argument `shown_as`. Raises redis.RedisError or OSError when Redis is not there.
-        """
-        waiting = int(self._post(keys=[queue], args=[limit, message(queue, task, argument, shown_as=shown_as)]))
-        return None if waiting < 0 else waiting
+
+def _most_waiting(call: Call, settings: Settings) -> int:
+    return settings.queue_limit_batch if call.is_batch else settings.queue_limit_interactive
 
 
 def message(queue: str, task: str, argument: dict[str, Any], *, shown_as: str) -> str:
-    """What Celery and kombu would write for this call, whose result nobody keeps."""
+    """What Celery and kombu would write for `task(argument)`, whose result nobody keeps; logs show it as `shown_as`."""
     task_id = str(uuid4())
     body = [[argument], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
     headers: dict[str, Any] = {

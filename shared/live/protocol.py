@@ -1,5 +1,6 @@
 """What both ends of a live request agree on: replies, their errors, the request's clock, reading a stream."""
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from shared.telemetry import bound
 CANCELLATIONS = "uplift:cancellations"
 STREAM_LENGTH = 50_000
 STREAM_EXPIRY_SECONDS = 3600
+KEEP_SECONDS = 60.0
+"""How often the stream's expiry is put off while replies come; at every reply it would cost as much as reading it."""
 GIVEN_UP = "given up"
 """What an asking thread hears when its answer is no longer wanted; it never crosses the wire."""
 QUEUE_WAIT_SECONDS = {"interactive": 60.0, "batch": 600.0}
@@ -49,7 +52,8 @@ class Call:
         self.id = f"{request_id or bound('request_id') or 'live'}.{new_id('')}"
         self.trace_id = bound("trace_id")
         self.queue, self.kind, self.project_id, self.timeout_s = queue_name, kind, project_id, timeout_s
-        self.queue_wait = QUEUE_WAIT_SECONDS["batch" if queue_name.endswith(".batch") else "interactive"]
+        self.is_batch = queue_name.endswith(".batch")
+        self.queue_wait = QUEUE_WAIT_SECONDS["batch" if self.is_batch else "interactive"]
         self._deadline = time.monotonic() + self.queue_wait
         self._admitted = False
 
@@ -86,3 +90,8 @@ def entries(found: Any) -> Iterator[tuple[str, dict[bytes, bytes]]]:
         flat = of_one[0] if nested and isinstance(of_one[0][0][0], bytes) else of_one
         for entry_id, fields in flat:
             yield entry_id.decode(), fields
+
+
+def read_reply(fields: dict[bytes, bytes]) -> tuple[str, str, dict[str, Any]]:
+    """An entry of a reply stream: whose it is, its kind, its data."""
+    return fields[b"r"].decode(), fields[b"k"].decode(), json.loads(fields[b"d"])

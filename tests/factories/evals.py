@@ -11,6 +11,7 @@ from services.evaluation.evals.routes import router
 from shared.settings import Settings
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
+from tests.fakes.access import always
 
 ITEM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -38,7 +39,7 @@ def client_of(settings: Settings, project_id: str) -> TestClient:
     """Evals and files over HTTP, as one project."""
     who = Caller(project_id, "p", "org", "key", (), "req")
     made = create_app(
-        "evals", [router, data], wiring_factory=lambda: Wiring.from_settings(settings), access=lambda *_: who
+        "evals", [router, data], wiring_factory=lambda: Wiring.from_settings(settings), access=always(who)
     )
     return TestClient(made)
 

@@ -30,7 +30,7 @@ def generation_worker(environment: dict[str, str], home: Path, folder: Path) -> 
 def generation_client(settings: Settings, home: Path, project_id: str) -> Iterator[openai.OpenAI]:
     """The client of a caller of this project who may do everything."""
 
-    def access(_request: Request, _parts: Wiring) -> Caller:
+    async def access(_request: Request, _parts: Wiring) -> Caller:
         return Caller(project_id, "tests", "org", "key", (), new_id("req_"))
 
     own = settings.model_copy(update={"home": home})

@@ -24,6 +24,7 @@ from shared.jobs.runner import JobRunner
 from shared.settings import Settings
 from shared.storage import Storage
 from shared.web import Caller, create_app
+from tests.fakes.access import always
 from tests.fakes.word_embedder import InProcessLive, WordEmbedder
 
 
@@ -41,7 +42,7 @@ class Parts:
             "retrieval and its files",
             [data_router, retrieval_router],
             wiring_factory=lambda: self.wiring,
-            access=lambda _request, _wiring: Caller(project_id, "tests", "org", "key", ("admin",), "req"),
+            access=always(Caller(project_id, "tests", "org", "key", ("admin",), "req")),
         )
         app.state.wiring = self.wiring
         self.http = TestClient(app)

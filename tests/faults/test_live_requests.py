@@ -2,20 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import pytest
 import structlog
 
 from shared.errors import UpliftError
-from shared.live import LiveClient, QueueFull, WorkerSilent, protocol
+from shared.live import AsyncLiveClient, LiveClient, QueueFull, WorkerSilent, protocol
 from shared.settings import Settings
 from shared.telemetry import trace_id_of
 from tests.fakes import processes
 
 pytestmark = pytest.mark.stack
 QUEUE = "test.interactive"
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,67 @@ def test_streams_deltas_in_order_and_then_the_answer(live: LiveClient, worker: p
     assert [reply.kind for reply in replies] == ["delta", "delta", "delta", "done"]
 
 
-def test_streams_to_an_event_loop_too(live: LiveClient, worker: processes.Process) -> None:
-    async def collect() -> list[str]:
-        stream = live.astream(QUEUE, "test.echo", "proj_x", {"text": "a b"}, timeout_s=10)
-        return [reply.data["text"] async for reply in stream]
+def on_a_loop(settings: Settings, ask: Callable[[AsyncLiveClient], Coroutine[Any, Any, T]]) -> T:
+    async def run() -> T:
+        client = AsyncLiveClient(settings)
+        try:
+            return await ask(client)
+        finally:
+            await client.close()
 
-    assert asyncio.run(collect()) == ["a", "b", "a b"]
+    return asyncio.run(run())
+
+
+def test_streams_to_an_event_loop_too(settings: Settings, worker: processes.Process) -> None:
+    async def collect(live: AsyncLiveClient) -> list[list[str]]:
+        async def one(text: str) -> list[str]:
+            found = live.stream(QUEUE, "test.echo", "proj_x", {"text": text}, timeout_s=10)
+            return [reply.data["text"] async for reply in found]
+
+        return await asyncio.gather(one("a b"), one("c"))
+
+    assert on_a_loop(settings, collect) == [["a", "b", "a b"], ["c", "c"]]
+
+
+def test_tells_an_event_loop_what_went_wrong(
+    settings: Settings, worker: processes.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(live: AsyncLiveClient, queue: str = QUEUE, kind: str = "test.echo") -> UpliftError:
+        with pytest.raises(UpliftError) as caught:
+            await anext(live.stream(queue, kind, "proj_x", {"text": "x"}, timeout_s=1))
+        return caught.value
+
+    unknown = on_a_loop(settings, lambda live: ask(live, kind="test.nothing"))
+    assert (unknown.status, "answers no 'test.nothing'" in unknown.message) == (400, True)
+    full = on_a_loop(settings.model_copy(update={"queue_limit_interactive": 0}), ask)
+    assert isinstance(full, QueueFull)
+    away = on_a_loop(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}), ask)
+    assert (away.status, "not reachable" in away.message) == (503, True)
+    monkeypatch.setitem(protocol.QUEUE_WAIT_SECONDS, "interactive", 0.3)
+    assert isinstance(on_a_loop(settings, lambda live: ask(live, queue="nobody.interactive")), WorkerSilent)
+
+
+def test_cancels_at_the_worker_when_the_task_that_waits_is_cancelled(
+    settings: Settings, live: LiveClient, worker: processes.Process
+) -> None:
+    async def hang_up(own: AsyncLiveClient) -> None:
+        async def wait() -> None:
+            async for _ in own.stream(QUEUE, "test.echo", "proj_x", {"text": "a word", "seconds": 60}, timeout_s=90):
+                heard.set()
+
+        heard = asyncio.Event()
+        tasks = [asyncio.create_task(wait()) for _ in range(8)]
+        await heard.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    on_a_loop(settings, hang_up)
+    bodies = [{"text": "free", "seconds": 0.5}] * 8
+    began = time.monotonic()
+    answers = list(live.ask_many(QUEUE, "test.echo", "proj_x", bodies, concurrency=8, timeout_s=30))
+    assert len(answers) == 8
+    assert time.monotonic() - began < 15, "the slots were not given back"
 
 
 def test_brings_the_workers_error_with_its_status(live: LiveClient, worker: processes.Process) -> None:

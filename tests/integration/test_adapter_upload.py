@@ -53,7 +53,7 @@ def workers(stack_environment: dict[str, str], home: Path, tmp_path_factory: pyt
 
 @pytest.fixture
 def client(settings: Settings, home: Path, project_id: str, workers: None) -> Iterator[openai.OpenAI]:
-    def access(_request: Request, _parts: Wiring) -> Caller:
+    async def access(_request: Request, _parts: Wiring) -> Caller:
         return Caller(project_id, "tests", "org", "key", ("write",), new_id("req_"))
 
     own = settings.model_copy(update={"home": home})

@@ -22,6 +22,7 @@ from shared.web import Caller, create_app
 from shared.wiring import Wiring
 from tests.conftest import make_project
 from tests.fakes import processes
+from tests.fakes.access import always
 from tests.fakes.processes import wait_until
 
 pytestmark = pytest.mark.stack
@@ -69,7 +70,7 @@ def client(http: TestClient) -> openai.OpenAI:
 
 def door(parts: Wiring, project_id: str) -> TestClient:
     who = Caller(project_id, "tests", "org_tests", "key_tests", ("admin",), "req_tests")
-    app = create_app("tests", [files, batches], wiring_factory=lambda: parts, access=lambda _request, _parts: who)
+    app = create_app("tests", [files, batches], wiring_factory=lambda: parts, access=always(who))
     app.state.wiring = parts  # entered without its lifespan, so nothing is closed
     return TestClient(app)
 

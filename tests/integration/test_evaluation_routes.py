@@ -16,6 +16,7 @@ from shared.storage import Storage
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
 from tests.factories.datasets_of_values import make_dataset
+from tests.fakes.access import always
 
 pytestmark = pytest.mark.stack
 
@@ -23,9 +24,7 @@ pytestmark = pytest.mark.stack
 @pytest.fixture
 def client(settings: Settings, project_id: str, database: Database) -> Iterator[TestClient]:
     who = Caller(project_id, "p", "org", "key", (), "req")
-    app = create_app(
-        "evaluation", [router], wiring_factory=lambda: Wiring.from_settings(settings), access=lambda *_: who
-    )
+    app = create_app("evaluation", [router], wiring_factory=lambda: Wiring.from_settings(settings), access=always(who))
     with TestClient(app) as connected:
         yield connected
 

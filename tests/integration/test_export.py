@@ -66,7 +66,7 @@ def parts(wiring: Wiring, settings: Settings, home: Path) -> Wiring:
 def client(parts: Wiring, project_id: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setenv("UPLIFT_HOME", str(home))
 
-    def access(request: Request, _parts: Wiring) -> Caller:
+    async def access(request: Request, _parts: Wiring) -> Caller:
         return Caller(project_id, "tests", "org", "key", ("write",), "req")
 
     unclosed = replace(parts)

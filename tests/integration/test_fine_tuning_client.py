@@ -61,7 +61,7 @@ def client(parts: Wiring, project_id: str, home: Path, monkeypatch: pytest.Monke
     """Without retries of its own, so that an answer that the client would retry fails the test that got it."""
     monkeypatch.setenv("UPLIFT_HOME", str(home))
 
-    def access(_request: Request, _parts: Wiring) -> Caller:
+    async def access(_request: Request, _parts: Wiring) -> Caller:
         return Caller(project_id, "My Shop", "org", "key", ("write",), new_id("req_"))
 
     unclosed = replace(parts)

@@ -1,5 +1,6 @@
 """Rate limits per key and project, and the month's tokens, seen through the door."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -224,27 +225,30 @@ def test_serves_while_redis_is_away_and_is_not_ready(settings: Settings, key: st
 
 
 def test_limits_again_when_redis_is_back(settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(**_: object) -> int:
+    async def away(**_: object) -> int:
         raise redis.ConnectionError("away")
 
     monkeypatch.setattr("services.gateway.limits._AWAY_SECONDS", 0.0)
     # a logger that was used before keeps the processors of its day, which nobody captures
     monkeypatch.setattr("services.gateway.limits.log", logger("fresh"))
-    limits = RateLimits(settings, clock)
     one = allowance(settings.model_copy(update={"key_requests_per_minute": 1}), new_id("key_"), new_id("proj_"))
-    headers: dict[str, str] = {}
-    with capture_logs() as said:
+
+    async def ask() -> None:
+        limits, headers = RateLimits(settings, clock), dict[str, str]()
         with monkeypatch.context() as patch:
-            patch.setattr(limits, "_count", away)
+            patch.setattr(limits, "_count_on_loop", away)
             for _ in range(3):
-                limits.admit(one, headers, spends_tokens=False)
+                await limits.admit(one, headers, spends_tokens=False)
         assert headers == {}
-        limits.admit(one, headers, spends_tokens=False)
+        await limits.admit(one, headers, spends_tokens=False)
+        assert headers["x-ratelimit-remaining-requests"] == "0"
+        with pytest.raises(RateLimited):
+            await limits.admit(one, headers, spends_tokens=False)
+        await limits.close()
+
+    with capture_logs() as said:
+        asyncio.run(ask())
     assert [line["event"].split(":")[0] for line in said] == ["redis is away", "redis is back"]
-    assert headers["x-ratelimit-remaining-requests"] == "0"
-    with pytest.raises(RateLimited):
-        limits.admit(one, headers, spends_tokens=False)
-    limits.close()
 
 
 def used(database: Database, project_id: str) -> int:

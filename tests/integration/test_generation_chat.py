@@ -35,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def app(settings: Settings, home: Path) -> FastAPI:
-    def access(request: Request, _parts: Wiring) -> Caller:
+    async def access(request: Request, _parts: Wiring) -> Caller:
         project = request.headers["authorization"].removeprefix("Bearer ")
         return Caller(project, "tests", "org", "key", (), new_id("req_"))
 

@@ -19,6 +19,7 @@ from shared.messages import TrainAdapter
 from shared.settings import Settings
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
+from tests.fakes.access import always
 
 pytestmark = pytest.mark.stack
 
@@ -31,7 +32,7 @@ def http(settings: Settings, project_id: str, tmp_path: Path) -> Iterator[TestCl
         (tmp_path / "models" / name / "uplift.json").write_text(f'{{"kind": "{kind}"}}')
     own = settings.model_copy(update={"home": tmp_path})
     who = Caller(project_id, "p", "org", "key", (), "req")
-    app = create_app("generation", [router], wiring_factory=lambda: Wiring.from_settings(own), access=lambda *_: who)
+    app = create_app("generation", [router], wiring_factory=lambda: Wiring.from_settings(own), access=always(who))
     with TestClient(app) as connected:
         yield connected
 

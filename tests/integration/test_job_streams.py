@@ -56,7 +56,7 @@ def parts(own: TrainingSettings) -> Iterator[Wiring]:
 
 @pytest.fixture(scope="module")
 def address(own: TrainingSettings) -> Iterator[str]:
-    def access(request: Request, _parts: Wiring) -> Caller:
+    async def access(request: Request, _parts: Wiring) -> Caller:
         project = request.headers["authorization"].removeprefix("Bearer ")
         return Caller(project, "tests", "org", "key", (), new_id("req_"))
 

@@ -45,7 +45,7 @@ def client(
 ) -> Iterator[TestClient]:
     monkeypatch.setenv("UPLIFT_HOME", str(home))
 
-    def access(_request: Request, _parts: Wiring) -> Caller:
+    async def access(_request: Request, _parts: Wiring) -> Caller:
         return Caller(project_id, "tests", "org", "key", ("write",), "req")
 
     unclosed = replace(training_wiring)

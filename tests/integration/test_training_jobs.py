@@ -68,7 +68,7 @@ def client(
 ) -> Iterator[TestClient]:
     monkeypatch.setenv("UPLIFT_HOME", str(home))
 
-    def access(request: Request, _parts: Wiring) -> Caller:
+    async def access(request: Request, _parts: Wiring) -> Caller:
         project = request.headers.get("x-project", project_id)
         return Caller(project, "tests", "org", "key", ("write",), "req")
 

@@ -64,7 +64,7 @@ def parts(wiring: Wiring, settings: Settings, home: Path, studies: OptunaStudies
 def client(parts: SearchWiring, project_id: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setenv("UPLIFT_HOME", str(home))
 
-    def access(_request: Request, _parts: Wiring) -> Caller:
+    async def access(_request: Request, _parts: Wiring) -> Caller:
         return Caller(project_id, "tests", "org", "key", ("write",), "req")
 
     unclosed = replace(parts)
