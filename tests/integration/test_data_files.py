@@ -21,6 +21,7 @@ from shared.storage import BlobMissing
 from shared.web import Caller
 from shared.wiring import Wiring
 from tests.conftest import make_project
+from tests.fakes.access import always
 
 pytestmark = pytest.mark.stack
 
@@ -40,7 +41,7 @@ def client(http: TestClient) -> openai.OpenAI:
 def client_of(wiring: Wiring, project_id: str) -> TestClient:
     """The data service's app, for a caller of this project; the tests' own parts behind it."""
     who = Caller(project_id, "tests", "org_tests", "key_tests", ("admin",), "req_tests")
-    app = create_data_app(lambda _request, _wiring: who)
+    app = create_data_app(always(who))
     app.state.wiring = wiring  # entered without its lifespan, the client builds and closes no wiring of its own
     return TestClient(app)
 

@@ -2,7 +2,7 @@
 
 The library makes three products of the same input, turns queries and keys in nine operations, and leaves it to autograd
 to add three gradients up. Results equal the library's to rounding. The gated layer's two products as one were tried
-and gained nothing: its matrices are large enough alone.
+and gained nothing.
 """
 
 from collections.abc import Sequence
