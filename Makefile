@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: help setup models up down demo test test-tools test-vllm contract-environments fuzz check format docs lock \
-  clean bench-statistics bench-gateway bench-doctor bench-resume bench-training bench-search
+  clean bench-statistics bench-gateway bench-doctor bench-resume bench-training bench-search bench-estimates
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench-gateway: setup ## What the door costs beside the engine, and 200 streaming
 
 bench-resume: environment ## Kill one training run 20 times and compare every loss with the unbroken run's (about 5 minutes)
 	@$(BIN)/python -m tests.benchmarks.resume_study $(RESUME_ARGS)
+
+bench-estimates: setup ## How near a run's estimates come to its true end and its true memory (about 12 minutes)
+	@$(BIN)/python -m tests.benchmarks.estimates $(ESTIMATES_ARGS)
 
 bench-training: setup ## Our training beside TRL's and transformers' (about 15 minutes); BENCH_ARGS="--rounds 1 --passages"
 	@$(BIN)/python -m tests.benchmarks.training_speed --peers "$$(scripts/benchmark-environment)" $(BENCH_ARGS)

@@ -76,7 +76,7 @@ class Estimated(_Message):
     limit_bytes: int | None
     """What there is of it; None where the system doesn't say."""
     seconds: float
-    """From here to the last step, validations included."""
+    """From here to the planned end of the training process, validations and files included."""
     tokens_per_second: float
     """Tokens of the examples, prompt and completion, as in `Stepped.tokens`."""
     longest: int
@@ -123,7 +123,8 @@ class Stepped(_Message):
     valid_reward_accuracy: float | None = None
     valid_reward_margin: float | None = None
     seconds_left: float | None = None
-    """From the measured times of steps and validations; None until they are known."""
+    """To the planned end of the training process, from the measured times of steps, validations and files; None until
+    they are known."""
 
 
 class StateSaved(_Message):

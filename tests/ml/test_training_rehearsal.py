@@ -37,6 +37,9 @@ def test_a_rehearsal_changes_nothing(folder: Path, tmp_path: Path, recipe: Recip
     weights = first.tuned.tensors()
     assert all(torch.equal(value, weights[name]) for name, value in second.tuned.tensors().items())
 
+    computed = [step["computed_tokens"] for step in second.history]
+    assert [second.workload.ahead(step).trained for step in range(6)] == [sum(computed[step:]) for step in range(6)]
+    assert estimate.seconds > 0
     assert estimate.total_steps == 5
     assert estimate.longest == max(len(example) for group in second.train for example in group)
     assert estimate.limit_bytes is not None

@@ -21,6 +21,7 @@ from services.training.lora.samples import drawn, evenly, sample_size
 from services.training.lora.scoring import Tally
 from services.training.lora.surroundings import differences, surroundings
 from services.training.lora.tuned import Tuned
+from services.training.lora.workload import Workload
 from services.training.order import CheckpointSaved, Finished, StateSaved, Stepped
 from services.training.pace import Pace
 from services.training.recipe import Recipe
@@ -100,7 +101,16 @@ class Training:
         if self.recipe.gradient_checkpointing:
             self.model.whole.gradient_checkpointing_enable({"use_reentrant": False})
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), lr=0.0, fused=True)
-        self.pace = Pace(validation_tokens=sum(map(self.objective.tokens, [*self.sample, *self.train_sample])))
+        self.pace = Pace()
+        self.workload = Workload(
+            self.plan,
+            self.train,
+            self.replay,
+            samples=[self.sample, self.train_sample] if self.sample else [],
+            rest=self.validation if len(self.sample) < len(self.validation) else [],
+            micro_batch_tokens=self.recipe.micro_batch_tokens,
+            processes=self.ranks.size,
+        )
 
     def resume(self) -> int:
         """Go back to the newest whole state of this recipe and data, if there is one; answers its step."""
@@ -162,6 +172,7 @@ class Training:
         generators = self.ranks.gather(torch.get_rng_state())
         if not self.ranks.leads:
             return
+        began = time.perf_counter()
         random = {_generator(rank): state for rank, state in enumerate(generators)}
         moments = {
             f"{name}.{moment}": self.optimizer.state[parameter][moment]
@@ -176,6 +187,7 @@ class Training:
         kept = {name: group for name, group in groups.items() if group}
         state = states.State(kept, values, self._surroundings())
         folder = states.save(self.state_dir, self.progress.step, state)
+        self.pace.state_took(time.perf_counter() - began)
         self.emit(StateSaved(step=self.progress.step, folder=folder))
 
     def _sound_step(self, step: int) -> int:
@@ -226,10 +238,13 @@ class Training:
         progress.step, progress.train_loss = step, tally.mean_loss
         progress.trained_tokens += tokens
         seconds = time.perf_counter() - began
-        self.pace.step_took(seconds, tokens)
+        self.pace.step_took(seconds, tally.computed + replayed.computed)
         validates = self.plan.validates_after(step)
         validated, full = self._validate(step) if validates else (None, None)
         seen = self._score(self.train_sample, step) if validated else None
+        scored = [one for one in (validated, seen, None if full is validated else full) if one is not None]
+        if scored:
+            self.pace.scoring_took(time.perf_counter() - began - seconds, sum(one.computed for one in scored))
         progress.seconds += time.perf_counter() - began
         self._say_step(
             Stepped(
@@ -257,16 +272,12 @@ class Training:
                 train_reward_margin=tally.reward_margin,
                 valid_reward_accuracy=validated and validated.reward_accuracy,
                 valid_reward_margin=validated and validated.reward_margin,
-                seconds_left=self.pace.seconds_left(
-                    self.plan.total_steps - step, self.plan.validations_after(step) if self.sample else 0
-                ),
+                seconds_left=self.pace.seconds_left(self.workload.ahead(step)),
             )
         )
-        if validates:
-            # wild weights do not take a good checkpoint's place
-            if explosion.wild_since(self._losses()) is None or step == self.plan.total_steps:
-                self._keep_checkpoint(step, self.tuned.kept())
-            self.pace.validation_took(time.perf_counter() - began - seconds)
+        # wild weights do not take a good checkpoint's place
+        if validates and (explosion.wild_since(self._losses()) is None or step == self.plan.total_steps):
+            self._keep_checkpoint(step, self.tuned.kept())
 
     def _gradients(self, batch: list[Group], again: list[Group]) -> tuple[Tally, Tally]:
         """Accumulate the gradient of the effective batch's mean loss, over all ranks; sums of what is new and of
@@ -319,11 +330,14 @@ class Training:
     def _keep_checkpoint(self, step: int, weights: dict[str, Tensor]) -> None:
         if not self.ranks.leads:
             return
+        began = time.perf_counter()
 
         def fill(folder: Path) -> None:
             self.tuned.save(folder, weights, self.base_model)
 
-        self._say_checkpoint(whole_folders.write(self.checkpoint_dir, step, fill, keep=_KEPT_CHECKPOINTS))
+        folder = whole_folders.write(self.checkpoint_dir, step, fill, keep=_KEPT_CHECKPOINTS)
+        self.pace.checkpoint_took(time.perf_counter() - began)
+        self._say_checkpoint(folder)
 
     def _say_checkpoint(self, folder: Path) -> None:
         step = whole_folders.step_of(folder)

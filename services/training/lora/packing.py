@@ -114,6 +114,11 @@ def split_batch(groups: Iterable[Group], limit: int) -> list[list[Group]]:
     return packs
 
 
+def pack_size(groups: Sequence[Group]) -> int:
+    """How many trie nodes their pack has, padding included."""
+    return _round_up(_grown(0, (), tuple(example for group in groups for example in group))[0], NODE_MULTIPLE)
+
+
 def portions(groups: Sequence[Group], parts: int) -> list[list[Group]]:
     """The groups in so many lists that take about as long to compute; some may be empty.
 

@@ -87,3 +87,7 @@ class Plan:
 
     def saves_after(self, step: int) -> bool:
         return step % self.recipe.save_steps == 0 and step != self.total_steps
+
+    def saves_from(self, step: int) -> int:
+        """How many states are still to be saved, the step's own included."""
+        return (self.total_steps - 1) // self.recipe.save_steps - (step - 1) // self.recipe.save_steps

@@ -4,6 +4,7 @@ The questions are in services/training/doctor/general.jsonl, written for this pu
 """
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,10 @@ class Probe:
 
     def __init__(self, model: BaseModel, groups: list[Group]) -> None:
         self._model, self._groups = model, groups
+        began = time.perf_counter()
         self._before = self._losses()
+        self.seconds = time.perf_counter() - began
+        """What asking them takes."""
 
     @classmethod
     def of(cls, model: BaseModel, questions: Path = GENERAL_QUESTIONS) -> "Probe | None":

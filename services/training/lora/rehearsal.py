@@ -1,93 +1,103 @@
 """Two steps rehearsed before a run's first: its time and its memory, measured, and nothing of the run touched."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from services.training.lora import memory
 from services.training.lora.loop import Training
-from services.training.lora.objectives import flat
-from services.training.lora.packing import Group, pack, split_batch
+from services.training.lora.objectives import evaluating, flat
+from services.training.lora.packing import Group, pack_size, split_batch
 from services.training.order import Estimated
 
-_LOOKED_AT = 16
-"""Steps of the plan whose packs are counted and searched for the hardest: a look, not a measurement."""
+_TIMED_SCORINGS = 4
+"""Forward passes of the validation that are timed."""
 
 
 def rehearse(training: Training, most_bytes: int | None = None) -> Estimated:
-    """What the run will take, from computing its hardest packs and then the first step's batch twice, the second time
-    by the clock. Weights, optimiser and random numbers are as before. Every rank has to come.
+    """What the run will take. Weights, optimiser and random numbers are as before. Every rank has to come.
+
+    Computes the first step's batch twice, the second time by the clock, then the hardest packs of its batches and
+    validations beside all that a run holds, and some of the validation by the clock.
+
+    The hardest come last because they do in the run: the heap is then full of the holes that ordinary packs left.
 
     `most_bytes` is a limit besides what the machine has.
     """
-    device, ranks = training.model.device, training.ranks
-    batches = [_batch(training, step) for step in _some_steps(training.plan.total_steps)]
+    device, ranks, work = training.model.device, training.ranks, training.workload
+    batches = [work.batch(step) for step in work.looked_at]
     longest = sorted([*training.train, *training.replay], key=_length)[-training.recipe.batch_size :]
-    computed = [_computed(training, batch) for batch in batches]
-    first = list(ranks.part(batches[0]))
+    trained = [pack for batch in [*batches, longest] for pack in work.packs(batch)]
+    scored = [pack for groups in [*work.samples, work.rest] for pack in work.packs(groups)]
     torch.set_num_threads(training.share.threads())
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         training.model.whole.train()
-        for hard in _hardest([part for batch in [*batches, longest] for part in _packs(training, batch)]):
-            _compute(training, [hard])
-        _compute(training, _packs(training, first))
+        first = split_batch(ranks.part(batches[0]), training.recipe.micro_batch_tokens)
+        _compute(training, first)
         began = time.perf_counter()
-        _compute(training, _packs(training, first))
-        seconds = time.perf_counter() - began
-    seconds = ranks.sum([seconds])[0] / ranks.size * sum(computed) / len(computed) / computed[0]
-    tokens = sum(training.objective.tokens(group) for batch in batches for group in batch) / len(batches)
-    training.pace.rehearsal_took(seconds, tokens)
-    validations = training.plan.validations_after(0) if training.sample else 0
-    left = training.pace.seconds_left(training.plan.total_steps, validations)
+        _compute(training, first)
+        trained_rate = ranks.sum([time.perf_counter() - began])[0] / ranks.size / work.tokens(batches[0])
+        held = _held_later(training)
+        _compute(training, _hardest(trained))
+        scored_rate = _time_scoring(training, scored) if scored else None
+    peak = memory.peak_bytes(device)
+    del held
+    training.pace.rehearsal_took(trained_rate, scored_rate)
+    ahead = work.ahead(0)
+    left = training.pace.seconds_left(ahead)
     assert left is not None, "a rehearsal is enough to estimate by"
     own = memory.limit_bytes(device)
     limits = [most_bytes] if most_bytes is not None else []
     if own is not None:
         # ranks of one machine share what is free; the mean is the same for all of them, so that they decide alike
-        taken = memory.peak_bytes(device)
-        limits.append(int(ranks.sum([taken])[0] + ranks.sum([own - taken])[0] / ranks.size))
+        limits.append(int(ranks.sum([peak])[0] + ranks.sum([own - peak])[0] / ranks.size))
+    tokens = sum(training.objective.tokens(group) for batch in batches for group in batch) / len(batches)
     return Estimated(
         total_steps=training.plan.total_steps,
-        peak_bytes=int(ranks.sum([memory.peak_bytes(device) + _later_bytes(training)])[0]),
+        peak_bytes=int(ranks.sum([peak])[0]),
         limit_bytes=min(limits, default=None),
         seconds=left,
-        tokens_per_second=tokens / seconds,
+        tokens_per_second=tokens * training.plan.total_steps / (ahead.trained * trained_rate),
         longest=_length(longest[-1]),
     )
 
 
-def _some_steps(total: int) -> Iterable[int]:
-    return range(1, total + 1, max(1, -(-total // _LOOKED_AT)))
-
-
-def _batch(training: Training, step: int) -> list[Group]:
-    plan = training.plan
-    return [training.train[i] for i in plan.batch(step)] + [training.replay[i] for i in plan.replayed(step)]
-
-
-def _packs(training: Training, groups: list[Group]) -> list[list[Group]]:
-    return split_batch(groups, training.recipe.micro_batch_tokens)
-
-
-def _computed(training: Training, batch: list[Group]) -> int:
-    """Tokens that go through the model for it."""
-    return sum(len(pack(flat(some)).input_ids) for some in _packs(training, batch))
-
-
-def _hardest(packs: list[list[Group]]) -> list[list[Group]]:
+def _hardest(packs: Sequence[list[Group]]) -> list[list[Group]]:
     """That of the most tokens, for attention and activations, and that of the most labels, for logits."""
-    sizes = [(len(laid.input_ids), laid.label_count) for laid in (pack(flat(some)) for some in packs)]
+    sizes = [(pack_size(some), sum(len(example.completion) for example in flat(some))) for some in packs]
     widest = max(range(len(packs)), key=lambda i: sizes[i])
     most_labels = max(range(len(packs)), key=lambda i: sizes[i][::-1])
     return [packs[i] for i in sorted({widest, most_labels})]
 
 
-def _compute(training: Training, packs: list[list[Group]]) -> None:
+def _time_scoring(training: Training, packs: Sequence[list[Group]]) -> float:
+    """Seconds per token of a validation, of which every rank computes a part."""
+    timed = packs[:: max(1, len(packs) // _TIMED_SCORINGS)]
+    _score(training, _hardest(packs))
+    began = time.perf_counter()
+    _score(training, timed)
+    seconds = training.ranks.sum([time.perf_counter() - began])[0] / training.ranks.size
+    return seconds / sum(map(pack_size, timed)) / training.ranks.size
+
+
+def _score(training: Training, packs: Sequence[list[Group]]) -> None:
+    with evaluating(training.model):
+        for some in packs:
+            training.objective.loss(some)
+    _wait(training)
+
+
+def _compute(training: Training, packs: Sequence[list[Group]]) -> None:
     """Forward and backward, and the gradients dropped."""
     for some in packs:
         training.objective.loss(some)[0].backward()
     training.optimizer.zero_grad(set_to_none=True)
+    _wait(training)
+
+
+def _wait(training: Training) -> None:
     if training.model.device.type == "cuda":
         torch.cuda.synchronize(training.model.device)
 
@@ -96,7 +106,7 @@ def _length(group: Group) -> int:
     return max(len(example) for example in group)
 
 
-def _later_bytes(training: Training) -> int:
-    """What a run takes beyond the rehearsal: AdamW's two moments, and a copy of the best weights (on the CPU)."""
-    weights = sum(p.numel() * p.element_size() for p in training.parameters.values())
-    return (2 if training.model.device.type == "cuda" else 3) * weights
+def _held_later(training: Training) -> list[Tensor]:
+    """As much as a run holds besides: AdamW's two moments, and a copy of the best weights."""
+    moments = [torch.ones_like(p) for p in training.parameters.values() for _ in range(2)]  # written to, or not taken
+    return moments + list(training.tuned.kept().values())

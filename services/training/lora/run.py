@@ -82,6 +82,7 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal", ranks: Ranks 
     torch.manual_seed(recipe.seed)
     model = load_base(order.model_dir, recipe.tune)
     training, probe = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop, ranks)
+    training.pace.ending_seconds = 0.0 if probe is None else probe.seconds
     if not training.progress.step:  # a resumed run has shown that it fits
         estimate = rehearse(training, order.most_bytes)
         if ranks.leads:

@@ -8,7 +8,7 @@ from services.training.errors import DoesNotFit, ExceedsBudget, error_named
 from services.training.fit import check_fit
 from services.training.lora.memory import container_free
 from services.training.order import Estimated
-from services.training.pace import Pace
+from services.training.pace import Ahead, Pace
 from services.training.recipe import Recipe
 
 ESTIMATE = Estimated(
@@ -43,13 +43,13 @@ def test_says_how_many_steps_the_budget_allows() -> None:
 
 
 def test_a_rehearsal_is_the_estimate_until_steps_are_measured() -> None:
-    pace = Pace(validation_tokens=600)
-    pace.rehearsal_took(2.0, 200)
-    assert pace.seconds_left(10, 1) == pytest.approx(22.0)
+    pace = Pace(ending_seconds=1.0)
+    pace.rehearsal_took(0.01, 0.005)
+    assert pace.seconds_left(Ahead(2000, 600)) == pytest.approx(20 + 3 + 2)
     pace.step_took(30.0, 200)
-    assert pace.seconds_left(10, 0) == pytest.approx(20.0), "the first step still pays for the optimiser"
+    assert pace.seconds_left(Ahead(2000, 0)) == pytest.approx(20 + 2), "the first step still pays for the optimiser"
     pace.step_took(4.0, 200)
-    assert pace.seconds_left(10, 0) == pytest.approx(40.0)
+    assert pace.seconds_left(Ahead(2000, 0)) == pytest.approx(40 + 2)
 
 
 def test_reads_what_a_container_leaves_free(tmp_path: Path) -> None:

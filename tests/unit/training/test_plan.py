@@ -80,3 +80,10 @@ def test_knows_how_many_validations_are_still_to_come(examples: int, batch: int,
     for step in range(plan.total_steps + 1):
         to_come = [later for later in range(step + 1, plan.total_steps + 1) if plan.validates_after(later)]
         assert plan.validations_after(step) == len(to_come)
+
+
+@given(st.integers(1, 60), st.integers(1, 70))
+def test_knows_how_many_states_are_still_to_be_saved(steps: int, every: int) -> None:
+    plan = Plan(Recipe(epochs=1000, max_steps=steps, save_steps=every), 8)
+    for step in range(1, steps + 1):
+        assert plan.saves_from(step) == sum(map(plan.saves_after, range(step, steps + 1)))
