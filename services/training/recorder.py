@@ -1,5 +1,7 @@
 """What a running child says, kept: steps and news as events, states and checkpoints in storage, progress."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from services.training import repository
@@ -16,6 +18,7 @@ from shared.files import keep_blob, release_blobs
 from shared.ids import new_id
 from shared.jobs import JobContext
 from shared.messages import AdvanceSearch, SteerSearch
+from shared.storage import Staged
 from shared.telemetry import logger
 
 log = logger(__name__)
@@ -118,8 +121,8 @@ class Recorder:
             )
 
     def _keep_state(self, event: StateSaved) -> None:
-        with self._storage.staged_folder(self._job.project_id, event.folder) as staged:
-            if _superseded(event.folder):
+        with self._staged(event.folder) as staged:
+            if staged is None:
                 return
             with self._context.transaction() as session:
                 blob = keep_blob(session, staged)
@@ -130,8 +133,8 @@ class Recorder:
         with self._context.transaction() as session:
             if repository.has_checkpoint(session, self._job.id, event.step):
                 return
-        with self._storage.staged_folder(self._job.project_id, event.folder) as staged:
-            if _superseded(event.folder):
+        with self._staged(event.folder) as staged:
+            if staged is None:
                 return
             with self._context.transaction() as session:
                 row = CheckpointRow(
@@ -154,15 +157,25 @@ class Recorder:
                 )
         self._release(old)
 
+    @contextmanager
+    def _staged(self, folder: Path) -> Iterator[Staged | None]:
+        """The folder's bytes, ready to be kept; None if the child has dropped it for newer ones, then it is not missed.
+
+        The child goes on meanwhile: the folder may go before it is read, or half-way.
+        """
+        with ExitStack() as stack:
+            staged = None
+            try:
+                staged = stack.enter_context(self._storage.staged_folder(self._job.project_id, folder))
+            except FileNotFoundError:
+                if folder.is_dir():
+                    raise
+            if not folder.is_dir():  # read in part, perhaps
+                log.info("dropped before it was stored", folder=folder.name)
+                staged = None
+            yield staged
+
     def _release(self, keys: list[str]) -> None:
         if keys:
             with self._context.transaction() as session:
                 release_blobs(session, self._storage, self._job.project_id, keys)
-
-
-def _superseded(folder: Path) -> bool:
-    """Whether the child has dropped the folder for newer ones: it may have been read in part, and is not missed."""
-    if not folder.is_dir():
-        log.info("dropped before it was stored", folder=folder.name)
-        return True
-    return False

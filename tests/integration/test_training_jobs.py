@@ -4,6 +4,7 @@ import errno
 import json
 import random
 import shutil
+import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +24,9 @@ from services.training.child import run_child
 from services.training.domain import LEARNED_FILE
 from services.training.errors import OutOfMemory
 from services.training.handlers import JOB_HANDLERS
+from services.training.order import StateSaved
 from services.training.recipe import Recipe
+from services.training.recorder import Recorder
 from services.training.routes import router
 from services.training.settings import TrainingSettings
 from shared import jobs
@@ -385,6 +388,42 @@ def test_fetches_again_a_state_whose_copy_was_broken_off(
     wait_until(lambda: "resumed at step" in client.get(f"{base}/events?limit=100").text, seconds=60)
     client.post(f"{base}/cancel")
     assert running.wait() == "cancelled"
+
+
+@pytest.mark.parametrize("when", ["before it is read", "half-way"])
+def test_a_state_that_the_child_drops_while_it_is_stored_is_not_missed(
+    when: str,
+    client: TestClient,
+    runner: JobRunner,
+    database: Database,
+    project_id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = Recorder._keep_state
+    add = tarfile.TarFile.addfile
+    dropped: list[Path] = []
+
+    def drop(folder: Path) -> None:
+        if not dropped:
+            dropped.append(folder.rename(tmp_path / "dropped"))
+
+    def keep(self: Recorder, event: StateSaved) -> None:
+        def add_then_drop(tar: tarfile.TarFile, *entry: Any) -> None:
+            add(tar, *entry)
+            drop(event.folder)
+
+        with monkeypatch.context() as patched:
+            if when == "half-way":
+                patched.setattr(tarfile.TarFile, "addfile", add_then_drop)
+            else:
+                drop(event.folder)
+            kept(self, event)
+
+    monkeypatch.setattr(Recorder, "_keep_state", keep)
+    job_id = create(client, dataset=add_dataset(database, project_id))["id"]
+    assert runner.run(project_id, job_id) == "succeeded"
+    assert dropped
 
 
 def test_a_worker_that_shuts_down_hands_over_without_counting_an_attempt(
