@@ -28,6 +28,7 @@ from shared.telemetry import logger
 from shared.wiring import Wiring
 
 log = logger(__name__)
+_RETRY_SECONDS = {429: 1, 503: 2}
 _CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST", "DELETE"],
     "allow_headers": ["*"],
@@ -172,10 +173,18 @@ def respond(error: Exception) -> JSONResponse:
         error = Unavailable("The database is not reachable. Nothing was changed; try again.")
     if not isinstance(error, UpliftError):
         error = UpliftError("This is a defect of the server; its log has the details under the answer's x-request-id.")
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, TooManyRequests) else {}
+    seconds = _retry_after(error)
+    headers = {} if seconds is None else {"Retry-After": str(seconds)}
     if error.status == 409 or error.code == QuotaExceeded.code:
         headers["x-should-retry"] = "false"
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+
+
+def _retry_after(error: UpliftError) -> int | None:
+    """Seconds after which to ask again. An error of another process (RemoteError) has its status alone to tell."""
+    if isinstance(error, TooManyRequests):
+        return error.retry_after
+    return None if error.code == QuotaExceeded.code else _RETRY_SECONDS.get(error.status)
 
 
 def _render_errors(app: FastAPI) -> None:

@@ -20,7 +20,6 @@ _QUICK = {
     "retrieval_ks": (1,),
 }
 _QUICK_RAFT = RaftSpec(rows_limit=48, k=2, recipe={"max_steps": 6, "max_validation_examples": 12})
-_Shots = Annotated[int, Field(ge=0, le=32)]
 _Passages = Annotated[int, Field(ge=1, le=20)]
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from redis.asyncio import Redis as AsyncRedis
 
 from services.gateway.errors import RateLimited
+from shared.loop_redis import loop_redis
 from shared.settings import Settings
 from shared.telemetry import logger
 
@@ -99,7 +99,7 @@ class RateLimits:
         # clients of its own: the timeouts are those of a request that can do without the answer
         timeouts: dict[str, Any] = {"socket_timeout": _TIMEOUT_SECONDS, "socket_connect_timeout": _TIMEOUT_SECONDS}
         self._redis = redis.Redis.from_url(settings.redis_url, **timeouts)
-        self._loop_redis = AsyncRedis.from_url(settings.redis_url, **timeouts)
+        self._loop_redis = loop_redis(settings.redis_url, **timeouts)
         self._count = self._redis.register_script(_COUNT)
         self._count_on_loop = self._loop_redis.register_script(_COUNT)
         self._clock = clock

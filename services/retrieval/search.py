@@ -18,7 +18,6 @@ from services.retrieval.lexemes import compounds, quote
 from services.retrieval.ranking import Candidate, Collection, rank
 from services.retrieval.tables import Document, PassageRow, VectorStoreFile
 
-MODES = ("hybrid", "dense", "text")
 _CANDIDATES = 50
 """How many passages each leg hands on, at least."""
 _MOST_WORDS = 64

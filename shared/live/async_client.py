@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import redis
-from redis.asyncio import Redis
 
 from shared.errors import Unavailable
 from shared.ids import new_id
 from shared.live.posting import POST, UNREACHABLE, check_posted, posting
 from shared.live.protocol import CANCELLATIONS, KEEP_SECONDS, STREAM_EXPIRY_SECONDS, Call, Reply, entries, read_reply
+from shared.loop_redis import loop_redis
 from shared.settings import Settings
 from shared.telemetry import logger
 
@@ -24,7 +24,7 @@ class AsyncLiveClient:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._redis = Redis.from_url(settings.redis_url, socket_keepalive=True, health_check_interval=10)
+        self._redis = loop_redis(settings.redis_url, socket_keepalive=True, health_check_interval=10)
         self._post = self._redis.register_script(POST)
         self._stream = f"uplift:replies:{new_id('client-')}"
         self._waiting: dict[str, _Inbox] = {}
@@ -110,7 +110,7 @@ class AsyncLiveClient:
                     kept = time.monotonic()
             except (redis.RedisError, OSError) as error:
                 log.warning("reply stream not readable", error=str(error))
-                last, kept = "0-0", 0.0  # a wiped Redis starts the stream anew
+                kept = 0.0  # a wiped Redis starts the stream anew; its ids, times of its clock, go on
                 await asyncio.sleep(0.5)
                 continue
             for entry_id, fields in entries(found):

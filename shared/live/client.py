@@ -153,10 +153,6 @@ class LiveClient:
         """Raise redis.RedisError unless Redis answers."""
         self._redis.ping()
 
-    def queue_lengths(self, queues: Iterable[str]) -> dict[str, int]:
-        """Messages waiting per queue (requests in work are not counted)."""
-        return {name: self._redis.llen(name) for name in queues}
-
     def close(self) -> None:
         self._closed.set()
         if self._reader is not None:
@@ -223,7 +219,7 @@ class LiveClient:
                 if self._closed.is_set():
                     return
                 log.warning("reply stream not readable", error=str(error))
-                last, kept = "0-0", 0.0  # a wiped Redis starts the stream anew
+                kept = 0.0  # a wiped Redis starts the stream anew; its ids, times of its clock, go on
                 self._closed.wait(0.5)
                 continue
             for entry_id, fields in entries(found):

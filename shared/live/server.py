@@ -95,12 +95,10 @@ class LiveServer:
     def answer(self, message: dict[str, Any]) -> None:
         """Handle one message; its error, whatever it is, goes back to the asker."""
         request_id = message["id"]
-        if time.time() > message["admit_before"] or self._is_gone(request_id):
+        flight = InFlight(self._replies, message)
+        if time.time() > message["admit_before"] or not self._is_taken(request_id, flight):
             log.info("live request dropped: its client is gone", live_id=request_id)
             return
-        flight = InFlight(self._replies, message)
-        with self._lock:
-            self._running[request_id] = flight
         if message["admit_before"] - time.time() < _LATE_SECONDS:
             flight.tell_admission()
         try:
@@ -133,9 +131,12 @@ class LiveServer:
             raise InvalidInput(f"This worker answers no {message['kind']!r}; it answers {sorted(self._handlers)}.")
         return handler(context, message["body"])
 
-    def _is_gone(self, request_id: str) -> bool:
+    def _is_taken(self, request_id: str, flight: InFlight) -> bool:
+        """Have it hear cancellations from now on, unless it was cancelled already."""
         with self._lock:
-            return request_id in self._gone
+            if request_id not in self._gone:
+                self._running[request_id] = flight
+            return request_id not in self._gone
 
     def _hear_cancellations(self) -> None:
         last = ""
@@ -147,7 +148,6 @@ class LiveServer:
                 if self._closed.is_set():
                     return
                 log.warning("cancellations not readable", error=str(error))
-                last = ""
                 self._closed.wait(0.5)
                 continue
             for entry_id, fields in entries(found):

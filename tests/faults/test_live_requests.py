@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
+import redis
 import structlog
 
 from shared.errors import UpliftError
@@ -104,6 +106,65 @@ def test_cancels_at_the_worker_when_the_task_that_waits_is_cancelled(
     answers = list(live.ask_many(QUEUE, "test.echo", "proj_x", bodies, concurrency=8, timeout_s=30))
     assert len(answers) == 8
     assert time.monotonic() - began < 15, "the slots were not given back"
+
+
+@contextmanager
+def connections_lost_after(settings: Settings) -> Iterator[Callable[[], None]]:
+    """Ends, when called, every connection to Redis that was opened within the block."""
+    store = redis.Redis.from_url(settings.redis_url)
+    before = {one["id"] for one in store.client_list()}
+
+    def lose() -> None:
+        lost = [one["id"] for one in store.client_list() if one["id"] not in before]
+        assert lost
+        for one in lost:
+            store.client_kill_filter(_id=one)
+
+    yield lose
+    store.close()
+
+
+def test_repeats_and_loses_nothing_of_a_stream_when_the_connection_is_lost(
+    settings: Settings, worker: processes.Process
+) -> None:
+    slow, expected = {"text": "a b c d", "seconds": 0.4}, ["a", "b", "c", "d", "a b c d"]
+
+    async def hear(live: AsyncLiveClient) -> list[str]:
+        heard: list[str] = []
+        async for reply in live.stream(QUEUE, "test.echo", "proj_x", slow, timeout_s=10):
+            heard.append(reply.data["text"])
+            if heard == ["a", "b"]:
+                lose()
+        return heard
+
+    with connections_lost_after(settings) as lose:
+        assert on_a_loop(settings, hear) == expected
+    with connections_lost_after(settings) as lose:
+        live = LiveClient(settings)
+        heard: list[str] = []
+        for reply in live.stream(QUEUE, "test.echo", "proj_x", slow, timeout_s=10):
+            heard.append(reply.data["text"])
+            if heard == ["a", "b"]:
+                lose()
+        live.close()
+    assert heard == expected
+
+
+def test_asks_at_once_on_a_loop_whose_connections_redis_has_closed(
+    settings: Settings, worker: processes.Process
+) -> None:
+    async def ask_again(live: AsyncLiveClient) -> list[str]:
+        async def one() -> str:
+            found = live.stream(QUEUE, "test.echo", "proj_x", {"text": "x"}, timeout_s=10)
+            return [str(reply.data["text"]) async for reply in found][-1]
+
+        assert await asyncio.gather(*[one() for _ in range(4)]) == ["x"] * 4
+        lose()
+        await asyncio.sleep(0.1)  # a request that is under way in this moment may fail
+        return [await one() for _ in range(8)]
+
+    with connections_lost_after(settings) as lose:
+        assert on_a_loop(settings, ask_again) == ["x"] * 8
 
 
 def test_brings_the_workers_error_with_its_status(live: LiveClient, worker: processes.Process) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import redis
 import sqlalchemy as sa
 
 from services.training.handlers import NewTrainingJob
@@ -16,6 +17,7 @@ from services.training.settings import TrainingSettings
 from shared.database import Database
 from shared.jobs.tables import Job
 from shared.prompt_format import PromptSpec
+from shared.settings import Settings
 from tests.factories.tiny_model import make_tiny_model
 from tests.fakes.processes import dispatcher, killed_at_the_end, wait_until, worker
 from tests.fakes.stalling_search_worker import STALLED
@@ -45,16 +47,24 @@ def order(database: Database, project_id: str, home: Path) -> str:
         return create_search(session, project_id, wanted, TrainingSettings(home=home)).id
 
 
+def forget_earlier_work(admin_database: Database, settings: Settings) -> None:
+    """What earlier tests left to be told and done: a worker with one slot takes about a second to pass over each."""
+    with admin_database.system_transaction() as session:
+        session.execute(sa.text("DELETE FROM outbox"))
+    store = redis.Redis.from_url(settings.redis_url)
+    store.delete("search", "training")
+    store.close()
+
+
 def test_killed_between_optunas_commit_and_ours_it_loses_and_doubles_no_trial(
     stack_environment: dict[str, str],
     admin_database: Database,
     database: Database,
+    settings: Settings,
     project_id: str,
     tmp_path: Path,
 ) -> None:
-    with admin_database.system_transaction() as session:
-        # what earlier tests left to be told: a worker with one slot takes about a second to pass over each
-        session.execute(sa.text("DELETE FROM outbox"))
+    forget_earlier_work(admin_database, settings)
     make_tiny_model(tmp_path / "models" / "tiny")
     environment = stack_environment | {"UPLIFT_HOME": str(tmp_path)}
     search_id = order(database, project_id, tmp_path)
@@ -71,12 +81,12 @@ def test_killed_between_optunas_commit_and_ours_it_loses_and_doubles_no_trial(
     with killed_at_the_end(dispatcher(environment, tmp_path)):
         stalled = worker(environment, tmp_path, app="tests.fakes.stalling_search_worker", slots=1)
         with killed_at_the_end(stalled):
-            wait_until((tmp_path / STALLED).exists, seconds=60)
+            wait_until((tmp_path / STALLED).exists, seconds=180)
         with (
             killed_at_the_end(worker(environment, tmp_path, app="services.training.search.worker", slots=2)),
             killed_at_the_end(worker(environment, tmp_path, app="services.training.worker", slots=1)),
         ):
-            wait_until(lambda: len(begun()) > 0, seconds=60)
+            wait_until(lambda: len(begun()) > 0, seconds=180)
             ours = begun()
             known = optuna.load_study(study_name=search_id, storage=studies.storage()).trials  # forgotten at the end
             wait_until(lambda: status() != "running", seconds=180)

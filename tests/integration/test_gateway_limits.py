@@ -221,6 +221,7 @@ def test_serves_while_redis_is_away_and_is_not_ready(settings: Settings, key: st
         assert [http.get("/v1/models", headers=bearer(key)).status_code for _ in range(3)] == [200] * 3
         ready = http.get("/readyz")
     assert (ready.status_code, ready.json()["error"]["code"]) == (503, "unavailable")
+    assert ready.headers["retry-after"] == "2"
     assert "Redis is not ready" in ready.json()["error"]["message"]
 
 
