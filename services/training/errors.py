@@ -195,6 +195,7 @@ _BY_CODE: dict[str, type[UpliftError]] = {
     kind.code: kind
     for kind in (
         InvalidTrainingFile,
+        InvalidRecipe,
         NoTrainingExamples,
         AdapterMismatch,
         NoChatTemplate,

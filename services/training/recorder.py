@@ -95,14 +95,14 @@ class Recorder:
             message += f", validation loss={event.valid_loss:.2f}"
         if event.full_valid_loss is not None:
             message += f", full validation loss={event.full_valid_loss:.2f}"
-        self._context.event(message, type="metrics", data=data, step=event.step)
+        is_new = self._context.event(message, type="metrics", data=data, step=event.step)
         if event.valid_loss is not None and self._context.job.notify_kind == AdvanceSearch.kind:
             self._tell_search(event.step)
         self._context.progress(
             event.step, event.total_steps, "steps", f"loss {event.train_loss:.3f}", measured=lambda: event.seconds_left
         )
-
-        self.loggers.step(event)
+        if is_new:
+            self.loggers.step(event)
         self.tell_of_loggers()
 
     def tell_of_loggers(self) -> None:

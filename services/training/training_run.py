@@ -71,7 +71,7 @@ class TrainingRun:
             raise
         finally:
             self._recorder.loggers.close(end)
-        self._recorder.tell_of_loggers()  # one may have failed at what it was still to write
+            self._recorder.tell_of_loggers()  # one may have failed at what it was still to write
         self._keep(finished)
         self._discard()
 

@@ -86,18 +86,23 @@ class JobContext:
         type: str = "message",  # noqa: A002  (OpenAI's own name)
         data: dict[str, Any] | None = None,
         step: int | None = None,
-    ) -> None:
-        """Publish what happened; the same (type, step) again is a no-op, so resumed work repeats nothing."""
+    ) -> bool:
+        """Publish what happened; the same (type, step) again is a no-op, so resumed work repeats nothing.
+
+        Answers whether it was new.
+        """
         row: dict[str, Any] = {"project_id": self.project_id, "job_id": self.job.id, "level": level, "type": type}
         row |= {"message": message, "data": data, "step": step}
         with self.transaction() as session:
-            session.execute(
+            written = session.scalar(
                 insert(JobEvent)
                 .values(row)
                 .on_conflict_do_nothing(
                     index_elements=["job_id", "type", "step"], index_where=sa.text("step IS NOT NULL")
                 )
+                .returning(sa.literal(True))
             )
+        return written is not None
 
     def progress(
         self,

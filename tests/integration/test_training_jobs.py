@@ -24,7 +24,7 @@ from services.training.child import run_child
 from services.training.domain import LEARNED_FILE
 from services.training.errors import OutOfMemory
 from services.training.handlers import JOB_HANDLERS
-from services.training.order import StateSaved
+from services.training.order import StateSaved, Stepped
 from services.training.recipe import Recipe
 from services.training.recorder import Recorder
 from services.training.routes import router
@@ -241,6 +241,20 @@ def test_names_the_bad_line_of_a_training_file(
     assert "training_file (chats.jsonl), line 5:" in error["message"]
     assert error["param"] == "training_file"
     assert not (home / "work" / "training" / job["id"]).exists()
+
+
+def test_refuses_examples_longer_than_the_model_reads(
+    client: TestClient, runner: JobRunner, training_wiring: Wiring, project_id: str
+) -> None:
+    long = {"messages": [{"role": "user", "content": "1+2? " * 200}, {"role": "assistant", "content": "3"}]}
+    file = add_file(training_wiring, project_id, chats(4) + json.dumps(long).encode() + b"\n")
+    refused = create(client, training_file=file, recipe=QUICK | {"max_length": 4000})["id"]
+    assert runner.run(project_id, refused) == "failed"
+    error = show(client, refused)["error"]
+    assert (error["code"], error["param"]) == ("invalid_recipe", "recipe.max_length")
+    assert "tiny reads at most 512" in error["message"]
+    left_out = create(client, training_file=file, recipe=QUICK | {"max_length": 512})["id"]
+    assert runner.run(project_id, left_out) == "succeeded"
 
 
 @pytest.mark.parametrize(
@@ -484,6 +498,46 @@ def test_tells_of_a_logger_that_fails_after_the_last_step(
     events = client.get(f"/v1/fine_tuning/jobs/{job_id}/events", params={"limit": 100}).json()["data"]
     (warned,) = [event for event in events if event["level"] == "warn"]
     assert warned["message"].startswith("TensorBoard gets no more figures of this run: OSError")
+
+
+def test_tells_of_a_logger_that_fails_at_the_end_of_a_failed_run(
+    client: TestClient, training_wiring: Wiring, project_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def starving(*_: Any, **__: Any) -> None:
+        raise OutOfMemory("Memory ran out.")
+
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr("services.training.loggers._TensorBoard.close", full)
+    monkeypatch.setattr(training_run, "run_child", starving)
+    assert isinstance(training_wiring.settings, TrainingSettings)
+    logging = training_wiring.settings.model_copy(update={"tensorboard_dir": tmp_path})
+    runner = JobRunner(replace(training_wiring, settings=logging), JOB_HANDLERS, worker="test")
+    job_id = create(client, dataset=add_dataset(training_wiring.database, project_id))["id"]
+    assert runner.run(project_id, job_id) == "failed"
+    assert "TensorBoard gets no more figures of this run" in client.get(f"/v1/fine_tuning/jobs/{job_id}/events").text
+
+
+def test_a_step_that_is_said_twice_is_logged_once(
+    client: TestClient, training_wiring: Wiring, project_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepped, logged = Recorder._stepped, list[int]()
+
+    def twice(self: Recorder, event: Stepped) -> None:
+        stepped(self, event)
+        stepped(self, event)
+
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr(Recorder, "_stepped", twice)
+    monkeypatch.setattr("services.training.loggers._TensorBoard.log", lambda _self, step, _values: logged.append(step))
+    assert isinstance(training_wiring.settings, TrainingSettings)
+    logging = training_wiring.settings.model_copy(update={"tensorboard_dir": tmp_path})
+    runner = JobRunner(replace(training_wiring, settings=logging), JOB_HANDLERS, worker="test")
+    job_id = create(client, dataset=add_dataset(training_wiring.database, project_id))["id"]
+    assert runner.run(project_id, job_id) == "succeeded"
+    assert logged == list(range(1, QUICK["max_steps"] + 1))
 
 
 def test_a_second_lack_of_memory_ends_the_job_by_name(

@@ -15,7 +15,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from services.training.errors import InvalidTrainingFile, NoTrainingExamples
+from services.training.errors import InvalidRecipe, InvalidTrainingFile, NoTrainingExamples
 from services.training.exhaustion import name_exhaustion
 from services.training.fit import check_fit
 from services.training.lora import leaks
@@ -163,9 +163,23 @@ def tokens_of(model: BaseModel, order: TrainingOrder, rows: Path, param: str) ->
     """The rows as tokens and the lengths of those left out; an error names the job's field that the rows came from."""
     limit, folder = order.recipe.max_length, order.home / "cache" / "tokens"
     try:
-        return cached(folder, rows, order.model_dir, limit, lambda: _tokenized(model.tokenizer, rows, order.recipe))
+        found = cached(folder, rows, order.model_dir, limit, lambda: _tokenized(model.tokenizer, rows, order.recipe))
     except (InvalidTrainingFile, NoTrainingExamples) as error:
         raise type(error)(f"{param}: {error.message}", param=param) from error
+    _check_window(model, order, max((len(example) for example in flat(found[0])), default=0), param)
+    return found
+
+
+def _check_window(model: BaseModel, order: TrainingOrder, longest: int, param: str) -> None:
+    """Refuse examples at positions that the model never saw: it would learn them badly, and serve none so long."""
+    window = getattr(model.whole.config.get_text_config(), "max_position_embeddings", None)
+    if window is not None and longest > window:
+        raise InvalidRecipe(
+            f"{param} has an example of {longest} tokens; {order.base_model} reads at most {window} "
+            f"(max_position_embeddings). Set max_length to {window} or less (now {order.recipe.max_length}): longer "
+            "examples are then left out, longer texts cut into more windows.",
+            param="recipe.max_length",
+        )
 
 
 def _tokenized(tokenizer: Any, rows: Path, recipe: Recipe) -> tuple[list[Group], list[int]]:
