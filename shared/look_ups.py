@@ -8,6 +8,13 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.rows import namedtuple_row
 
+_PATIENCE_SECONDS = 10.0
+"""A read of one row that takes longer counts as unanswered: its database hangs."""
+
+
+class Unanswered(psycopg.OperationalError):
+    """Postgres took the question and did not answer in time; it is not asked again."""
+
 
 class LookUps:
     """A pool without checks: no connection is tried before its use, a read that finds one dead is done again."""
@@ -30,6 +37,8 @@ class LookUps:
             else:
                 try:
                     return await self._ask(connection, statement, parameters)
+                except Unanswered:
+                    raise
                 except psycopg.OperationalError:
                     if not connection.broken:
                         raise
@@ -45,8 +54,12 @@ class LookUps:
 
     async def _ask(self, connection: psycopg.AsyncConnection[Any], statement: str, parameters: tuple[Any, ...]) -> Any:
         try:
-            cursor = await connection.execute(statement.encode(), parameters)
-            found = await cursor.fetchone()
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                cursor = await connection.execute(statement.encode(), parameters)
+                found = await cursor.fetchone()
+        except TimeoutError as error:
+            _end(connection)
+            raise Unanswered(f"Postgres did not answer within {_PATIENCE_SECONDS:g} s.") from error
         except BaseException:
             _end(connection)
             raise

@@ -1,6 +1,7 @@
 """Single reads outlive the connections that they were made on."""
 
 import asyncio
+import time
 from typing import Any
 
 import psycopg
@@ -8,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from shared.database import Database
+from shared.look_ups import Unanswered
 from shared.settings import Settings
 
 pytestmark = pytest.mark.stack
@@ -57,6 +59,22 @@ def test_a_reader_that_is_cancelled_leaves_no_half_read_connection(settings: Set
 
     database = Database(settings.database_url)
     asyncio.run(ask(database))
+    database.close()
+
+
+def test_does_not_wait_for_a_postgres_that_hangs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.look_ups._PATIENCE_SECONDS", 0.3)
+
+    async def ask(database: Database) -> float:
+        await database.look_up(_OWN, "a connection to be used again")
+        began = time.monotonic()
+        with pytest.raises(Unanswered, match=r"did not answer within 0\.3 s"):
+            await database.look_up("SELECT pg_sleep(30)")
+        assert (await database.look_up(_OWN, "next")).said == "next"
+        return time.monotonic() - began
+
+    database = Database(settings.database_url)
+    assert asyncio.run(ask(database)) < 5
     database.close()
 
 
