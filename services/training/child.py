@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -81,9 +81,10 @@ def supervise(
     with _started(module, order_file, environment, log, processes) as ranks:
         finished = _follow(ranks, parse, last, on_event, wish, grace_seconds)
         statuses = [child.wait() for child in ranks.children]
+        ended_themselves = [child.returncode for child in ranks.died or ranks.children]
     if finished is not None and statuses[0] == 0:
         return finished
-    if -signal.SIGKILL in statuses and memory_kills() > kills_before:
+    if -signal.SIGKILL in ended_themselves and memory_kills() > kills_before:
         raise killed_for_memory(work)
     words = _tail(log)
     if -signal.SIGABRT in statuses and says_no_memory(words):  # C++ has no memory left even to say so
@@ -107,6 +108,12 @@ class _Ranks:
 
     children: list[subprocess.Popen[bytes]]
     output: IO[bytes]
+    died: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    """Who had ended when the rest was killed: only their statuses say what went wrong."""
+
+    def kill_the_rest(self) -> None:
+        self.died.extend(child for child in self.children if child.poll() is not None)
+        self.signal(signal.SIGKILL)
 
     def signal(self, number: signal.Signals) -> None:
         """Signal them and all they started; gone is as good."""
@@ -149,7 +156,7 @@ def _follow(
                 failed_at = time.monotonic()
             alone = failed_at is not None and time.monotonic() - failed_at > _FAILS_TOGETHER_SECONDS
             if alone or ranks.one_was_killed():
-                ranks.signal(signal.SIGKILL)  # the others would wait for it
+                ranks.kill_the_rest()  # they would wait for it
                 break
             continue
         if line is None:

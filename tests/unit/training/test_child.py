@@ -167,6 +167,15 @@ def test_a_process_that_fails_by_itself_takes_the_others_with_it(
         pretender.run("if rank: sys.exit('no such device')\ntime.sleep(60)", processes=2)
 
 
+def test_our_own_kills_are_none_for_memory(pretender: Pretender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process fails by a defect while the kernel kills something else for memory."""
+    monkeypatch.setattr(child, "_FAILS_TOGETHER_SECONDS", 0.3)
+    counts = iter([3, 4])
+    monkeypatch.setattr(child, "memory_kills", lambda: next(counts, 4))
+    with pytest.raises(TrainingChildDied, match="no such device"):
+        pretender.run("if rank: sys.exit('no such device')\ntime.sleep(60)", processes=2)
+
+
 def test_hears_the_error_that_only_one_rank_met(pretender: Pretender) -> None:
     said = """print('{"event":"error","code":"disk_full","message":"no room"}', flush=True)"""
     first = "pid = sys.argv[1] + '.pid'\nwhile not (os.path.exists(pid) and os.path.getsize(pid)): time.sleep(0.01)"
