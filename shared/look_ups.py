@@ -55,7 +55,7 @@ class LookUps:
     async def _ask(self, connection: psycopg.AsyncConnection[Any], statement: str, parameters: tuple[Any, ...]) -> Any:
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                cursor = await connection.execute(statement.encode(), parameters)
+                cursor = await connection.execute(statement.encode(), parameters, prepare=True)
                 found = await cursor.fetchone()
         except TimeoutError as error:
             _end(connection)
@@ -71,7 +71,7 @@ class LookUps:
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         return await psycopg.AsyncConnection.connect(
-            self._address, autocommit=True, prepare_threshold=None, connect_timeout=10, row_factory=namedtuple_row
+            self._address, autocommit=True, connect_timeout=10, row_factory=namedtuple_row
         )
 
     def _drop_idle(self) -> None:

@@ -1,15 +1,210 @@
-"""Redis for an event loop: a client that notices a connection which the server has closed before it uses it."""
+"""Redis for an event loop: one connection on which the commands of many tasks follow each other without waiting.
 
-from typing import Any
+redis-py's asyncio client takes 0.3 to 0.6 ms a command where the processor's caches are cold, as they are after every
+answer that a model has computed; this takes half of it (docs/decisions/0009). The protocol is hiredis', the URL and the
+errors are redis-py's.
+"""
 
-from redis.asyncio import Redis
-from redis.maint_notifications import MaintNotificationsConfig
+import asyncio
+import hashlib
+import socket
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import hiredis
+import redis
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.exceptions import NoScriptError
+
+Argument = str | bytes | int | float
 
 
-def loop_redis(url: str, **options: Any) -> Redis:
-    """A client for one event loop; `options` as of `redis.asyncio.Redis`.
+@dataclass(frozen=True)
+class Script:
+    """A Lua script and the digest by which the server knows it once it has run."""
 
-    Maintenance notifications are off: with them redis-py (8.1) takes the end of a closed connection for news and
-    hands the connection out, so that after a restart of Redis every idle connection costs one request its answer.
+    text: str
+    sha1: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha1", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+
+
+class LoopRedis:
+    """Connects at the first command, and again at the first one after the connection was lost.
+
+    A command that was on its way when the connection broke is not repeated: the server may have done it. A task that is
+    cancelled while it waits leaves the connection whole.
     """
-    return Redis.from_url(url, maint_notifications_config=MaintNotificationsConfig(enabled=False), **options)
+
+    def __init__(self, url: str, *, patience: float) -> None:
+        """`patience` is what a command may take, connecting included, in seconds; after it the connection is given up,
+        since the answers behind the missing one would come no sooner."""
+        self._address = _Address.of(url)
+        self._patience = patience
+        self._line: _Line | None = None
+        self._connecting: asyncio.Task[_Line] | None = None
+
+    async def call(self, *command: Argument, patience: float | None = None) -> Any:
+        """The server's answer; texts are bytes, a missing value is None.
+
+        Raises redis.ResponseError for what the server refuses, redis.TimeoutError, redis.ConnectionError or OSError.
+        """
+        seconds = self._patience if patience is None else patience
+        try:
+            async with asyncio.timeout(seconds):
+                line = self._line
+                if line is None or line.is_lost:
+                    line = await self._connected()
+                answer = await line.ask(command)
+        except TimeoutError as error:
+            self._abort(redis.TimeoutError(f"Redis did not answer an earlier command within {seconds:g} s."))
+            raise redis.TimeoutError(f"Redis did not answer within {seconds:g} s.") from error
+        if isinstance(answer, hiredis.ReplyError):
+            raise _refusal(answer)
+        return answer
+
+    async def run(self, script: Script, keys: Sequence[Argument], arguments: Sequence[Argument]) -> Any:
+        """What the script answers; its text is sent only to a server that does not know it yet."""
+        try:
+            return await self.call("EVALSHA", script.sha1, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await self.call("EVAL", script.text, len(keys), *keys, *arguments)
+
+    async def aclose(self) -> None:
+        """End the connection; who still waits for an answer gets a redis.ConnectionError."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        self._abort(redis.ConnectionError("The connection to Redis was closed here."))
+
+    async def _connected(self) -> "_Line":
+        """One attempt for all who wait; whoever is cancelled meanwhile leaves it to the others."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(self._settle)
+        attempt = self._connecting
+        try:
+            return await asyncio.shield(attempt)
+        except asyncio.CancelledError:
+            if attempt.cancelled():
+                raise redis.ConnectionError("The connection to Redis was closed here.") from None
+            raise
+
+    async def _connect(self) -> "_Line":
+        loop, found = asyncio.get_running_loop(), self._address
+        async with asyncio.timeout(self._patience):
+            if found.path:
+                _, line = await loop.create_unix_connection(_Line, found.path)
+            else:
+                _, line = await loop.create_connection(_Line, found.host, found.port, ssl=found.tls)
+            try:
+                for command in found.greeting:
+                    await line.greet(command)
+            except BaseException:
+                line.abort(redis.ConnectionError("The connection to Redis was not completed."))
+                raise
+        self._line = line
+        return line
+
+    def _settle(self, attempt: "asyncio.Task[_Line]") -> None:
+        self._connecting = None
+        if not attempt.cancelled():
+            attempt.exception()  # those who waited were told; there may be none left
+
+    def _abort(self, error: redis.RedisError) -> None:
+        if self._line is not None:
+            self._line.abort(error)
+
+
+@dataclass(frozen=True)
+class _Address:
+    """Where a redis://, rediss:// or unix:// URL leads, and what is said there first."""
+
+    host: str
+    port: int
+    path: str
+    tls: ssl.SSLContext | None
+    greeting: tuple[tuple[Argument, ...], ...]
+
+    @classmethod
+    def of(cls, url: str) -> "_Address":
+        told: dict[str, Any] = {**parse_url(url)}
+        found: Any = told.pop("connection_class", Connection)(
+            **told
+        )  # it knows how to read the options; it never connects
+        names = [] if found.username is None else [found.username]
+        greeting: list[tuple[Argument, ...]] = [("AUTH", *names, found.password)] if found.password else []
+        greeting += [("SELECT", int(found.db))] if found.db else []
+        if isinstance(found, UnixDomainSocketConnection):
+            return cls("", 0, found.path, None, tuple(greeting))
+        tls = found.ssl_context.get() if isinstance(found, SSLConnection) else None
+        return cls(found.host, int(found.port), "", tls, tuple(greeting))
+
+
+class _Line(asyncio.Protocol):
+    """One connection: answers come in the order of the questions."""
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self.is_lost = False
+
+    def ask(self, command: tuple[Argument, ...]) -> "asyncio.Future[Any]":
+        """The answer to come; one of the server's own errors is an answer, too."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        if self._transport is None or self.is_lost:
+            answer.set_exception(redis.ConnectionError("The connection to Redis was lost."))
+            return answer
+        self._waiting.append(answer)
+        self._transport.write(hiredis.pack_command(cast(Any, command)))  # its stub knows tuples of one only
+        return answer
+
+    async def greet(self, command: tuple[Argument, ...]) -> None:
+        answer = await self.ask(command)
+        if isinstance(answer, hiredis.ReplyError):
+            raise _refusal(answer)
+
+    def abort(self, error: redis.RedisError) -> None:
+        """Give up the connection, and with `error` all who wait."""
+        self._lose(error)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        found = transport.get_extra_info("socket")
+        if found is not None and found.family != socket.AF_UNIX:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while (answer := self._reader.gets()) is not False:
+                waiting = self._waiting.popleft()
+                if not waiting.done():  # whoever asked was cancelled meanwhile
+                    waiting.set_result(answer)
+        except (hiredis.ProtocolError, IndexError) as error:
+            self.abort(redis.ConnectionError(f"What answers is no Redis: {error or 'it speaks unasked'}"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lose(redis.ConnectionError(f"The connection to Redis was lost{f': {error}' if error else ''}."))
+
+    def _lose(self, error: Exception) -> None:
+        self.is_lost = True
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_exception(error)
+
+
+def _refusal(answer: hiredis.ReplyError) -> redis.RedisError:
+    text = str(answer)
+    kinds = {"NOSCRIPT": NoScriptError, "WRONGPASS": redis.AuthenticationError, "NOAUTH": redis.AuthenticationError}
+    return kinds.get(text.partition(" ")[0], redis.ResponseError)(text)

@@ -16,7 +16,7 @@ from typing import Any
 import redis
 
 from services.gateway.errors import RateLimited
-from shared.loop_redis import loop_redis
+from shared.loop_redis import LoopRedis, Script
 from shared.settings import Settings
 from shared.telemetry import logger
 
@@ -25,7 +25,7 @@ _WINDOW_SECONDS = 60
 _AWAY_SECONDS = 5.0
 """How long Redis is left alone after it did not answer, so that its absence costs no request a timeout."""
 _TIMEOUT_SECONDS = 0.5
-_COUNT = """
+_COUNT = Script("""
 local found = {}
 for i, key in ipairs(KEYS) do
   local amount, most = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
@@ -38,7 +38,7 @@ for i, key in ipairs(KEYS) do
   if found[i] > most then break end
 end
 return found
-"""
+""")
 """Adds to counters in turn (an amount of 0 only reads) and answers their values, up to the first one past its most:
 what comes after a refusal is not counted."""
 _UNLIMITED = 2**53
@@ -99,9 +99,8 @@ class RateLimits:
         # clients of its own: the timeouts are those of a request that can do without the answer
         timeouts: dict[str, Any] = {"socket_timeout": _TIMEOUT_SECONDS, "socket_connect_timeout": _TIMEOUT_SECONDS}
         self._redis = redis.Redis.from_url(settings.redis_url, **timeouts)
-        self._loop_redis = loop_redis(settings.redis_url, **timeouts)
-        self._count = self._redis.register_script(_COUNT)
-        self._count_on_loop = self._loop_redis.register_script(_COUNT)
+        self._loop_redis = LoopRedis(settings.redis_url, patience=_TIMEOUT_SECONDS)
+        self._count = self._redis.register_script(_COUNT.text)
         self._clock = clock
         self._away_until = 0.0
         self._away = False
@@ -133,7 +132,8 @@ class RateLimits:
         steps = [Step(bucket, amount=tokens, most=_UNLIMITED) for bucket in allowed.of("tokens")]
         if steps and not self._is_left_alone():
             with self._noticing():
-                self._count(**self._counting(steps))
+                keys, arguments = self._counting(steps)
+                self._count(keys=keys, args=arguments)
 
     async def close(self) -> None:
         self._redis.close()
@@ -144,7 +144,7 @@ class RateLimits:
         found: list[Any] = []
         if steps and not self._is_left_alone():
             with self._noticing():
-                found = await self._count_on_loop(**self._counting(steps))
+                found = await self._loop_redis.run(_COUNT, *self._counting(steps))
         return [int(value) for value in found]
 
     def _is_left_alone(self) -> bool:
@@ -164,10 +164,10 @@ class RateLimits:
             log.info("redis is back: rate limits hold again")
             self._away = False
 
-    def _counting(self, steps: Sequence[Step]) -> dict[str, Any]:
+    def _counting(self, steps: Sequence[Step]) -> tuple[list[str], list[int]]:
         """The keys and arguments of the script."""
         arguments = [2 * _WINDOW_SECONDS, *(number for step in steps for number in (step.amount, step.most))]
-        return {"keys": [self._key(step.bucket) for step in steps], "args": arguments}
+        return [self._key(step.bucket) for step in steps], arguments
 
     def _key(self, bucket: Bucket) -> str:
         minute = int(self._clock()) // _WINDOW_SECONDS

@@ -3,7 +3,6 @@
 import contextvars
 import queue
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
@@ -12,13 +11,12 @@ import redis
 
 from shared.errors import Unavailable, UpliftError
 from shared.ids import new_id
+from shared.live.housekeeping import Housekeeping
 from shared.live.many import Ticking, Together, take_done
 from shared.live.posting import POST, UNREACHABLE, check_posted, posting
 from shared.live.protocol import (
     CANCELLATIONS,
     GIVEN_UP,
-    KEEP_SECONDS,
-    STREAM_EXPIRY_SECONDS,
     Call,
     QueueFull,
     Reply,
@@ -38,7 +36,7 @@ class LiveClient:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._redis = redis.Redis.from_url(settings.redis_url, socket_keepalive=True, health_check_interval=10)
-        self._post = self._redis.register_script(POST)
+        self._post = self._redis.register_script(POST.text)
         self._stream = f"uplift:replies:{new_id('client-')}"
         self._waiting: dict[str, Callable[[str, dict[str, Any]], None]] = {}
         self._lock = threading.Lock()
@@ -183,7 +181,8 @@ class LiveClient:
 
     def _send(self, call: Call, body: dict[str, Any]) -> None:
         try:
-            waiting = cast(Any, self._post(**posting(call, body, self._stream, self._settings)))
+            keys, arguments = posting(call, body, self._stream, self._settings)
+            waiting = cast(Any, self._post(keys=keys, args=arguments))
         except (redis.RedisError, OSError) as error:
             raise Unavailable(UNREACHABLE) from error
         check_posted(call, int(waiting), self._settings)
@@ -208,22 +207,22 @@ class LiveClient:
             log.warning("cancellation not sent; the worker's deadline ends the request", error=str(error))
 
     def _read_replies(self) -> None:
-        last, kept = "0-0", 0.0
+        last, house = "0-0", Housekeeping(self._stream)
         while not self._closed.is_set():
             try:
                 found = cast(Any, self._redis.xread({self._stream: last}, count=1000, block=500))
-                if found and time.monotonic() - kept > KEEP_SECONDS:
-                    self._redis.expire(self._stream, STREAM_EXPIRY_SECONDS)
-                    kept = time.monotonic()
+                for command in house.due(last):
+                    cast(Any, self._redis).execute_command(*command)
             except (redis.RedisError, ValueError, OSError) as error:
                 if self._closed.is_set():
                     return
                 log.warning("reply stream not readable", error=str(error))
-                kept = 0.0  # a wiped Redis starts the stream anew; its ids, times of its clock, go on
+                house.forget()  # a wiped Redis starts the stream anew; its ids, times of its clock, go on
                 self._closed.wait(0.5)
                 continue
             for entry_id, fields in entries(found):
                 last = entry_id
+                house.saw(fields)
                 self._deliver(fields)
 
     def _deliver(self, fields: dict[bytes, bytes]) -> None:

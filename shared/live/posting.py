@@ -14,22 +14,23 @@ from typing import Any
 from uuid import uuid4
 
 from shared.live.protocol import Call, QueueFull
+from shared.loop_redis import Script
 from shared.settings import Settings
 from shared.task_queue import ANSWER_LIVE
 
-POST = """
+POST = Script("""
 local waiting = redis.call('LLEN', KEYS[1])
 if waiting >= tonumber(ARGV[1]) then return waiting end
 redis.call('LPUSH', KEYS[1], ARGV[2])
 return -1
-"""
+""")
 """Key: the queue. Arguments: the most that may wait there, the message. Answers -1, or how many wait in a full one."""
 UNREACHABLE = "The queue (Redis) is not reachable; the request was not sent. Try again."
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 
 
-def posting(call: Call, body: dict[str, Any], reply_to: str, settings: Settings) -> dict[str, Any]:
-    """The keys and arguments of the script for one request; its replies go to the stream `reply_to`."""
+def posting(call: Call, body: dict[str, Any], reply_to: str, settings: Settings) -> tuple[list[str], list[int | str]]:
+    """The script's keys and arguments for one request; its replies go to the stream `reply_to`."""
     request = {
         "id": call.id,
         "trace_id": call.trace_id,
@@ -42,7 +43,7 @@ def posting(call: Call, body: dict[str, Any], reply_to: str, settings: Settings)
         "timeout_s": call.timeout_s,
     }
     text = message(call.queue, ANSWER_LIVE, request, shown_as=call.kind)
-    return {"keys": [call.queue], "args": [_most_waiting(call, settings), text]}
+    return [call.queue], [_most_waiting(call, settings), text]
 
 
 def check_posted(call: Call, waiting: int, settings: Settings) -> None:

@@ -9,7 +9,7 @@ import redis
 import structlog
 
 from shared.errors import InvalidInput, UpliftError
-from shared.live.protocol import CANCELLATIONS, entries
+from shared.live.protocol import CANCELLATIONS, SIGN_SECONDS, entries
 from shared.live.replies import ReplyWriter
 from shared.telemetry import logger
 
@@ -26,8 +26,8 @@ class InFlight:
     def __init__(self, replies: ReplyWriter, message: dict[str, Any]) -> None:
         self._replies = replies
         self._to: tuple[str, str] = message["reply_to"], message["id"]
-        self._admitted_at = time.monotonic()
-        self._admission_is_told = False
+        self._admitted_at = self._told_at = time.monotonic()
+        self._admission_is_told = self._ended = False
         self._lock = threading.Lock()
         self.cancelled = threading.Event()
 
@@ -39,7 +39,13 @@ class InFlight:
         with self._lock:
             if not self._admission_is_told and time.monotonic() - self._admitted_at >= after_seconds:
                 self._admission_is_told = True
-                self._replies.give(*self._to, "admitted", {})
+                self._say_admitted()
+
+    def give_sign(self) -> None:
+        """Let the asker of a long answer know, every SIGN_SECONDS, that its worker is alive."""
+        with self._lock:
+            if self._admission_is_told and not self._ended and time.monotonic() - self._told_at >= SIGN_SECONDS:
+                self._say_admitted()
 
     def reply(self, data: dict[str, Any]) -> None:
         self.tell_admission()
@@ -47,8 +53,12 @@ class InFlight:
 
     def end(self, kind: str, data: dict[str, Any]) -> None:
         with self._lock:
-            self._admission_is_told = True  # too late now
+            self._admission_is_told = self._ended = True  # too late now
         self._replies.give_last(*self._to, kind, data)
+
+    def _say_admitted(self) -> None:
+        self._told_at = time.monotonic()
+        self._replies.give(*self._to, "admitted", {})
 
 
 class LiveContext:
@@ -165,6 +175,7 @@ class LiveServer:
             running = list(self._running.values())
         for flight in running:
             flight.tell_admission(_ADMITS_AFTER_SECONDS)
+            flight.give_sign()
 
     def _cancel(self, request_id: str) -> None:
         horizon = time.monotonic() - 900

@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import pytest
 import redis
@@ -236,3 +237,54 @@ def test_says_which_queue_is_silent(live: LiveClient, monkeypatch: pytest.Monkey
     monkeypatch.setitem(protocol.QUEUE_WAIT_SECONDS, "interactive", 0.3)
     with pytest.raises(WorkerSilent, match=r"No worker of nobody\.interactive"):
         live.ask("nobody.interactive", "test.echo", "proj_x", {"text": "x"}, timeout_s=1)
+
+
+def test_notices_within_moments_that_the_worker_of_a_long_answer_was_killed(
+    settings: Settings, stack_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "SILENCE_SECONDS", 3.0)
+    queue = "test.mortal.interactive"
+    own = processes.worker(stack_environment, tmp_path, slots=2, app="tests.fakes.mortal_worker")
+    with processes.killed_at_the_end(own):
+        live = LiveClient(settings)
+        replies = live.stream(queue, "test.echo", "proj_x", {"text": "a", "seconds": 60}, timeout_s=60)
+        assert next(replies).data["text"] == "a"
+        own.kill()
+        began = time.monotonic()
+        with pytest.raises(WorkerSilent, match="gave no sign for 3 s"):
+            next(replies)
+        assert time.monotonic() - began < 10
+        live.close()
+
+
+def test_waits_for_an_answer_whose_worker_is_alive_however_long_it_says_nothing(
+    settings: Settings, worker: processes.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "SILENCE_SECONDS", protocol.SIGN_SECONDS + 2)
+    live = LiveClient(settings)
+    assert ask(live, {"text": "at last", "seconds": protocol.SIGN_SECONDS + 4})["text"] == "at last"
+    live.close()
+
+
+def test_drops_replies_from_redis_once_they_are_read(
+    settings: Settings, worker: processes.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.live.housekeeping._TRIM_BYTES", 2000)
+    stored = redis.Redis.from_url(settings.redis_url)
+
+    def left(stream: str) -> int:
+        return int(cast(Any, stored.xlen(stream)))
+
+    async def talk(live: AsyncLiveClient) -> int:
+        for _ in range(20):
+            await live.ask(QUEUE, "test.echo", "proj_x", {"text": "word " * 20}, timeout_s=10)
+        await asyncio.sleep(0.7)
+        return left(live._stream)
+
+    assert on_a_loop(settings, talk) < 25  # of 20 × 21 and more
+    live = LiveClient(settings)
+    for _ in range(20):
+        ask(live, {"text": "word " * 20})
+    time.sleep(0.7)
+    assert left(live._stream) < 25
+    live.close()

@@ -226,7 +226,7 @@ def test_serves_while_redis_is_away_and_is_not_ready(settings: Settings, key: st
 
 
 def test_limits_again_when_redis_is_back(settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def away(**_: object) -> int:
+    async def away(*_: object) -> int:
         raise redis.ConnectionError("away")
 
     monkeypatch.setattr("services.gateway.limits._AWAY_SECONDS", 0.0)
@@ -237,7 +237,7 @@ def test_limits_again_when_redis_is_back(settings: Settings, clock: Clock, monke
     async def ask() -> None:
         limits, headers = RateLimits(settings, clock), dict[str, str]()
         with monkeypatch.context() as patch:
-            patch.setattr(limits, "_count_on_loop", away)
+            patch.setattr(limits._loop_redis, "run", away)
             for _ in range(3):
                 await limits.admit(one, headers, spends_tokens=False)
         assert headers == {}
