@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+import uvloop
 
 from shared.ids import new_id
 from shared.loop_redis import LoopRedis, Script
@@ -15,25 +16,35 @@ from shared.settings import Settings
 pytestmark = pytest.mark.stack
 
 
-def on_a_loop(url: str, ask: Callable[[LoopRedis], Awaitable[Any]], *, patience: float = 5.0) -> Any:
-    async def run() -> Any:
-        client = LoopRedis(url, patience=patience)
-        try:
-            return await ask(client)
-        finally:
-            await client.aclose()
-
-    return asyncio.run(run())
+OnALoop = Callable[..., Any]
 
 
-def test_gives_everybody_their_own_answer(settings: Settings) -> None:
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def on_a_loop(request: pytest.FixtureRequest) -> OnALoop:
+    """Runs a coroutine of a client on a loop of either kind: the gateway's transports are uvloop's."""
+
+    def run(url: str, ask: Callable[[LoopRedis], Awaitable[Any]], *, patience: float = 5.0) -> Any:
+        async def asking() -> Any:
+            client = LoopRedis(url, patience=patience)
+            try:
+                return await ask(client)
+            finally:
+                await client.aclose()
+
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(asking())
+
+    return run
+
+
+def test_gives_everybody_their_own_answer(settings: Settings, on_a_loop: OnALoop) -> None:
     async def ask(client: LoopRedis) -> list[bytes]:
         return await asyncio.gather(*(client.call("ECHO", str(number)) for number in range(500)))
 
     assert on_a_loop(settings.redis_url, ask) == [str(number).encode() for number in range(500)]
 
 
-def test_a_cancelled_command_leaves_the_others_their_answers(settings: Settings) -> None:
+def test_a_cancelled_command_leaves_the_others_their_answers(settings: Settings, on_a_loop: OnALoop) -> None:
     async def ask(client: LoopRedis) -> list[bytes]:
         early = asyncio.gather(*(client.call("ECHO", "early") for _ in range(8)))
         await asyncio.sleep(0)
@@ -48,7 +59,7 @@ def test_a_cancelled_command_leaves_the_others_their_answers(settings: Settings)
     assert on_a_loop(settings.redis_url, ask) == [b"behind", b"after"]
 
 
-def test_sends_a_script_only_once(settings: Settings) -> None:
+def test_sends_a_script_only_once(settings: Settings, on_a_loop: OnALoop) -> None:
     script, key = Script(f"return redis.call('INCRBY', KEYS[1], ARGV[1]) -- {new_id('')}"), new_id("test:")
 
     async def ask(client: LoopRedis) -> list[int]:
@@ -59,7 +70,7 @@ def test_sends_a_script_only_once(settings: Settings) -> None:
     assert stored.script_exists(script.sha1) == [True]
 
 
-def test_raises_what_the_server_refuses_and_goes_on(settings: Settings) -> None:
+def test_raises_what_the_server_refuses_and_goes_on(settings: Settings, on_a_loop: OnALoop) -> None:
     async def ask(client: LoopRedis) -> bytes:
         with pytest.raises(redis.ResponseError, match="unknown command"):
             await client.call("NONSENSE")
@@ -68,7 +79,7 @@ def test_raises_what_the_server_refuses_and_goes_on(settings: Settings) -> None:
     assert on_a_loop(settings.redis_url, ask) == b"PONG"
 
 
-def test_connects_again_after_the_server_has_closed_the_connection(settings: Settings) -> None:
+def test_connects_again_after_the_server_has_closed_the_connection(settings: Settings, on_a_loop: OnALoop) -> None:
     async def ask(client: LoopRedis) -> bytes:
         number = await client.call("CLIENT", "ID")
         redis.Redis.from_url(settings.redis_url).client_kill_filter(_id=str(number))
@@ -78,7 +89,9 @@ def test_connects_again_after_the_server_has_closed_the_connection(settings: Set
     assert on_a_loop(settings.redis_url, ask) == b"PONG"
 
 
-def test_repeats_no_command_that_was_under_way_when_the_connection_broke(settings: Settings) -> None:
+def test_repeats_no_command_that_was_under_way_when_the_connection_broke(
+    settings: Settings, on_a_loop: OnALoop
+) -> None:
     async def ask(client: LoopRedis) -> bytes:
         number = await client.call("CLIENT", "ID")
         blocked = asyncio.create_task(client.call("BLPOP", new_id("test:nothing:"), 3))
@@ -91,7 +104,7 @@ def test_repeats_no_command_that_was_under_way_when_the_connection_broke(setting
     assert on_a_loop(settings.redis_url, ask) == b"PONG"
 
 
-def test_gives_up_a_server_that_hangs_and_asks_anew(settings: Settings) -> None:
+def test_gives_up_a_server_that_hangs_and_asks_anew(settings: Settings, on_a_loop: OnALoop) -> None:
     async def ask(client: LoopRedis) -> tuple[float, bytes]:
         began = time.monotonic()
         asked = [client.call("BLPOP", new_id("test:nothing:"), 3), client.call("PING")]
@@ -104,7 +117,7 @@ def test_gives_up_a_server_that_hangs_and_asks_anew(settings: Settings) -> None:
     assert answer == b"PONG"
 
 
-def test_reads_user_password_and_database_off_the_url(settings: Settings) -> None:
+def test_reads_user_password_and_database_off_the_url(settings: Settings, on_a_loop: OnALoop) -> None:
     async def database(client: LoopRedis) -> str:
         return str(await client.call("CLIENT", "INFO"))
 
@@ -115,7 +128,7 @@ def test_reads_user_password_and_database_off_the_url(settings: Settings) -> Non
         on_a_loop(url.replace("redis://:", "redis://:not"), database)
 
 
-def test_says_so_when_nobody_listens() -> None:
+def test_says_so_when_nobody_listens(on_a_loop: OnALoop) -> None:
     with pytest.raises(ConnectionRefusedError):
         on_a_loop("redis://127.0.0.1:1/0", lambda client: client.call("PING"))
 
