@@ -56,8 +56,9 @@ def answer_chat(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
         abandoned=context.cancelled,
         interactive=not context.batch,
     )
+    pieces = engine.submit(request)  # it computes from here on; whatever else there is to do is done meanwhile
     written = Written(answerer, request, emit=context.emit if body.get("stream") else None)
-    for piece in engine.submit(request):
+    for piece in pieces:
         written.add(piece)
     return written.reply() | {"citations": [_citation(passage) for passage in passages]}
 

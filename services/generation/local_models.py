@@ -1,5 +1,6 @@
 """The models that lie in the home: base models and embedders, told apart by what their folders say."""
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,12 @@ def base_model_folder(folder: Path, name: str) -> Path | None:
 
 
 def _describe(path: Path) -> LocalModel:
+    """Every chat asks for its model, so what a folder said is remembered until its config.json is another."""
+    return _description(path, (path / "config.json").stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _description(path: Path, _version: int) -> LocalModel:
     facts = path / "uplift.json"
     described = json.loads(facts.read_text()) if facts.exists() else {}
     kind = described.get("kind") or ("embedder" if (path / "modules.json").exists() else "base")

@@ -11,9 +11,13 @@ that very request (queue + prefill + decode), so a noisy machine blurs them litt
 import argparse
 import contextlib
 import http.client
+import io
+import itertools
 import json
 import os
 import platform
+import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -41,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = "smollm2-135m-instruct"
 QUESTION = "Count from one to one hundred in words, separated by commas. Begin at once."
 TARGET_ADDED_MS, TARGET_FIRST_MS = 5.0, 8.0
-_REFUSED, _DONE = 429, b"data: [DONE]"
+_OK, _REFUSED, _DONE = 200, 429, b"[DONE]"
 
 
 @dataclass(frozen=True)
@@ -67,49 +71,86 @@ class Engine:
 
 
 class Client:
-    """One keep-alive connection, with as little of its own in the way as the standard library allows."""
+    """One keep-alive connection on a bare socket: what a client library does is none of the gateway's cost.
+
+    Times run from before the request is written to when the bytes are read; they are parsed afterwards.
+    """
 
     def __init__(self, port: int, key: str) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=600)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        self._head += f"Authorization: Bearer {key}\r\nContent-Length: "
 
     def ask(self, tokens: int, *, stream: bool) -> Asked:
         body: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}]}
         body |= {"temperature": 0, "max_tokens": tokens, "stream": stream}
         body |= {"stream_options": {"include_usage": True}} if stream else {}
-        text = json.dumps(body).encode()
+        text = json.dumps(body)
+        request = f"{self._head}{len(text)}\r\n\r\n{text}".encode()
         began = time.perf_counter()
-        self._connection.request("POST", "/v1/chat/completions", text, self._headers)
-        answer = self._connection.getresponse()
-        request_id = answer.headers.get("x-request-id", "")
-        if answer.status != 200:
-            error = answer.read().decode(errors="replace")
-            return Asked(request_id, 0, 0, answer.status, retry_after=answer.headers.get("Retry-After"), error=error)
-        return _read_stream(answer, began, request_id) if stream else _read_whole(answer, began, request_id)
+        self._socket.sendall(request)
+        pieces = [(1000 * (time.perf_counter() - began), piece) for piece in self._pieces()]
+        return _as_seen(pieces)
+
+    def _pieces(self) -> Iterator[bytes]:
+        """What the socket gives, up to the answer's end."""
+        seen, ends_at = b"", -1
+        while ends_at < 0 or len(seen) < ends_at:
+            piece = self._socket.recv(1 << 16)
+            if not piece:
+                raise ConnectionError("the gateway closed the connection")
+            seen += piece
+            yield piece
+            if ends_at < 0 and b"\r\n\r\n" in seen:
+                ends_at = _end(seen)
 
 
-def _read_whole(answer: http.client.HTTPResponse, began: float, request_id: str) -> Asked:
-    usage = json.loads(answer.read())["usage"]
-    total = 1000 * (time.perf_counter() - began)
-    return Asked(request_id, total, total, tokens=usage["completion_tokens"], complete=True)
+def _end(seen: bytes) -> int:
+    """How long the whole answer is, -1 while nobody knows (a chunked one that goes on)."""
+    head = seen.index(b"\r\n\r\n") + 4
+    told = re.search(rb"(?i)\r\ncontent-length: (\d+)", seen[:head])
+    if told is not None:
+        return head + int(told.group(1))
+    return len(seen) if seen.endswith(b"0\r\n\r\n") else -1
 
 
-def _read_stream(answer: http.client.HTTPResponse, began: float, request_id: str) -> Asked:
+def _as_seen(pieces: list[tuple[float, bytes]]) -> Asked:
     """The first token is the first event with text, not the role that precedes it."""
-    first, tokens, complete, error = 0.0, 0, False, ""
-    while line := answer.readline():
-        if not line.startswith(b"data: "):
-            continue
-        if line.startswith(_DONE):
-            complete = True
-            continue
-        event = json.loads(line[6:])
-        error = error or json.dumps(event["error"]) if "error" in event else error
-        if event.get("usage"):
-            tokens = event["usage"]["completion_tokens"]
-        if not first and event.get("choices") and event["choices"][0]["delta"].get("content"):
-            first = 1000 * (time.perf_counter() - began)
-    return Asked(request_id, 1000 * (time.perf_counter() - began), first, tokens=tokens, complete=complete, error=error)
+    raw = b"".join(piece for _, piece in pieces)
+    answer = http.client.HTTPResponse(cast(Any, _Read(raw)), method="POST")
+    answer.begin()
+    body, total = answer.read(), pieces[-1][0]
+    request_id = answer.headers["x-request-id"]
+    if answer.status != _OK:
+        retry_after, error = answer.headers.get("Retry-After"), body.decode(errors="replace")
+        return Asked(request_id, 0, 0, answer.status, retry_after=retry_after, error=error)
+    if not body.startswith(b"data: "):
+        return Asked(request_id, total, total, tokens=json.loads(body)["usage"]["completion_tokens"], complete=True)
+    lines = [line[6:] for line in body.splitlines() if line.startswith(b"data: ")]
+    events = [json.loads(line) for line in lines if line != _DONE]
+    tokens = sum(event["usage"]["completion_tokens"] for event in events if event.get("usage"))
+    error = next((json.dumps(event["error"]) for event in events if "error" in event), "")
+    return Asked(request_id, total, _first_text(raw, pieces), tokens=tokens, complete=_DONE in lines, error=error)
+
+
+def _first_text(raw: bytes, pieces: list[tuple[float, bytes]]) -> float:
+    """When the first event with text had come."""
+    found = re.search(rb'"content": "[^"].*?\n\n', raw, re.DOTALL)
+    if found is None:
+        return 0.0
+    ends = itertools.accumulate(len(piece) for _, piece in pieces)
+    return next(at for (at, _), end in zip(pieces, ends, strict=True) if end >= found.end())
+
+
+class _Read:
+    """Bytes that were read, as the standard library's parser wants them."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def makefile(self, *_: object) -> io.BytesIO:
+        return io.BytesIO(self._raw)
 
 
 class Replies:
@@ -211,13 +252,14 @@ def idle(client: Client, replies: Replies, alone: Any, requests: int, tokens: in
     for turn in range(-3, requests):
         engine = alone(tokens)
         whole = client.ask(tokens, stream=False)
+        ours = replies.engine(whole.request_id)
         streamed = client.ask(tokens, stream=True)
+        theirs = replies.engine(streamed.request_id)
         for asked in (whole, streamed):
             assert asked.complete, asked.error
             assert asked.tokens == tokens, f"{asked.tokens} tokens instead of {tokens}"
         if turn < 0:  # the first ones load the model and warm its memory
             continue
-        ours, theirs = replies.engine(whole.request_id), replies.engine(streamed.request_id)
         found.alone_total.append(engine.total_ms)
         found.alone_first.append(engine.first_ms)
         found.whole.append(whole.total_ms)
