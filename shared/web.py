@@ -232,7 +232,7 @@ def allowed_methods(request: Request) -> list[str]:
 
 def _add_health(app: FastAPI) -> None:
     @app.get("/healthz", tags=["health"])
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         """This process answers. It says nothing of the parts it needs: a restart would not mend those."""
         return {"status": "ok"}
 

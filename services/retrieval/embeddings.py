@@ -7,6 +7,7 @@ import numpy as np
 
 from services.retrieval.schemas import MOST_INPUTS, CreateEmbedding
 from shared.errors import InvalidInput
+from shared.live.vectors import unpacked
 
 
 def texts(found: str | list[str] | list[int] | list[list[int]]) -> list[str]:
@@ -28,7 +29,7 @@ def texts(found: str | list[str] | list[int] | list[list[int]]) -> list[str]:
 
 def embedding_list(asked: CreateEmbedding, answer: dict[str, Any]) -> dict[str, Any]:
     """OpenAI's list of embeddings from the answer of a live "retrieval.embed"."""
-    vectors = _shorten(np.asarray(answer["embeddings"], dtype="<f4"), asked.dimensions)
+    vectors = _shorten(unpacked(answer), asked.dimensions)
     used = answer["prompt_tokens"]
     return {
         "object": "list",

@@ -14,6 +14,7 @@ from services.retrieval.store_life import free_vector_store
 from services.retrieval.wiring import RetrievalWiring
 from shared.live import LiveContext
 from shared.live.bodies import read_body
+from shared.live.vectors import packed
 from shared.messages import FreeVectorStore, IndexVectorStore
 
 
@@ -46,7 +47,7 @@ def answer_embed(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
                 f"{embedder.most_tokens}. Send it in parts.",
                 param="input",
             )
-    return {"embeddings": embedder.embed(stored).tolist(), "prompt_tokens": sum(tokens)}
+    return packed(embedder.embed(stored)) | {"prompt_tokens": sum(tokens)}
 
 
 def answer_embeddings(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:

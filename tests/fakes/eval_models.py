@@ -12,6 +12,7 @@ from typing import Any
 
 from shared.errors import InvalidInput, NotFound
 from shared.live import LiveContext
+from shared.live.vectors import packed
 from shared.settings import Settings
 from shared.task_queue import make_worker_app
 from shared.wiring import Wiring
@@ -47,7 +48,7 @@ def chat(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
 def embed(_context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
     if any(len(text) > 1000 for text in body["input"]):
         raise InvalidInput("Input 0 has too many tokens.", param="input")
-    return {"embeddings": WordEmbedder().embed(body["input"]).tolist(), "prompt_tokens": 4}
+    return packed(WordEmbedder().embed(body["input"])) | {"prompt_tokens": 4}
 
 
 app = make_worker_app(

@@ -25,7 +25,7 @@ from shared.settings import Settings
 from shared.storage import Storage
 from shared.web import Caller, create_app
 from tests.fakes.access import always
-from tests.fakes.word_embedder import InProcessLive, WordEmbedder
+from tests.fakes.word_embedder import InProcessAsking, WordEmbedder
 
 
 class Parts:
@@ -35,16 +35,15 @@ class Parts:
         self.project_id, self.database = project_id, database
         self.embedder = WordEmbedder()
         self.named: dict[str, Embedder] = {"all-minilm-l6-v2": self.embedder}
-        live: Any = InProcessLive.__new__(InProcessLive)
+        live: Any = None  # nothing here asks from a thread
         self.wiring = RetrievalWiring(settings, database, storage, live, embedder=self._by_name)
-        live.wiring = self.wiring
         app = create_app(
             "retrieval and its files",
             [data_router, retrieval_router],
             wiring_factory=lambda: self.wiring,
             access=always(Caller(project_id, "tests", "org", "key", ("admin",), "req")),
         )
-        app.state.wiring = self.wiring
+        app.state.wiring, app.state.asking = self.wiring, InProcessAsking(self.wiring)
         self.http = TestClient(app)
         self.client = openai.OpenAI(
             api_key="any", base_url="http://testserver/v1", http_client=self.http, max_retries=0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from starlette.concurrency import run_in_threadpool
 
 from services.retrieval.embedder import Vectors
 from services.retrieval.handlers import LIVE_HANDLERS
@@ -44,17 +45,15 @@ class _Unheard:
     def reply(self, data: dict[str, Any]) -> None: ...
 
 
-class InProcessLive:
-    """Answers live requests in the asking thread with the real handlers."""
+class InProcessAsking:
+    """Stands in for the event loop's client of live requests: a thread answers with the real handlers."""
 
     def __init__(self, wiring: Wiring) -> None:
         self.wiring = wiring
 
-    def ask(
+    async def ask(
         self, queue: str, kind: str, project_id: str, body: dict[str, Any], *, timeout_s: float, **_ids: str
     ) -> dict[str, Any]:
         message = {"project_id": project_id, "id": "req", "queue": queue, "timeout_s": timeout_s}
         context = LiveContext(self.wiring, message, _Unheard())
-        return LIVE_HANDLERS[kind](context, body)
-
-    def close(self) -> None: ...
+        return await run_in_threadpool(LIVE_HANDLERS[kind], context, body)

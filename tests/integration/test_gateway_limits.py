@@ -22,7 +22,7 @@ from shared.telemetry import logger
 from tests.factories.gateway import bearer, new_key, served
 from tests.fakes import processes
 from tests.fakes.processes import wait_until
-from tests.fakes.word_embedder import InProcessLive, WordEmbedder
+from tests.fakes.word_embedder import InProcessAsking, WordEmbedder
 
 pytestmark = pytest.mark.stack
 NOON = 1_800_000_000.0 - 1_800_000_000.0 % 60
@@ -186,9 +186,8 @@ def test_charges_embeddings_for_what_they_used(
         answering = RetrievalWiring(
             settings=settings, database=database, storage=parts.storage, live=parts.live, embedder=lambda _: embedder
         )
-        own, parts.live = parts.live, InProcessLive(answering)
+        http.app.state.asking = InProcessAsking(answering)  # type: ignore[attr-defined]
         answer = http.post("/v1/embeddings", headers=bearer(key), json={"model": "words", "input": ["a b c", "d"]})
-        parts.live = own
     assert answer.json()["usage"]["total_tokens"] == 4
     assert used(database, project_id) == 4
 

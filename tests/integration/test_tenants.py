@@ -22,7 +22,7 @@ from shared.settings import Settings
 from tests.conftest import make_project
 from tests.factories.datasets_of_values import make_dataset
 from tests.factories.gateway import bearer, new_key, served
-from tests.fakes.word_embedder import InProcessLive, WordEmbedder
+from tests.fakes.word_embedder import InProcessAsking, WordEmbedder
 
 pytestmark = pytest.mark.stack
 MODEL = "smollm2-135m-instruct"
@@ -176,9 +176,8 @@ def http(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             settings=settings, database=parts.database, storage=parts.storage, live=parts.live,
             embedder=lambda _name: embedder,
         )  # fmt: skip
-        own, parts.live = parts.live, InProcessLive(answering)
+        client.app.state.asking = InProcessAsking(answering)  # type: ignore[attr-defined]
         yield client
-        parts.live = own
 
 
 @pytest.fixture

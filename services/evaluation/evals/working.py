@@ -20,6 +20,7 @@ from services.evaluation.evals.schemas import Criterion
 from shared.errors import UpliftError
 from shared.ids import new_id
 from shared.jobs import JobContext
+from shared.live.vectors import unpacked
 
 _CHUNK = 200
 """Rows that are graded and stored together where no model is waited for."""
@@ -198,7 +199,7 @@ class RunAtWork:
             assert isinstance(judge, CosineGrader)
             if not isinstance(said, UpliftError):
                 usage = Usage(self._embedder, said["prompt_tokens"])
-                grades.append((row, number, judge.grade(said["embeddings"], usage)))
+                grades.append((row, number, judge.grade(unpacked(said).tolist(), usage)))
             elif (stops := stopping(said, self._embedder)) is not None:
                 trouble = stops
             else:

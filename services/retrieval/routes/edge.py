@@ -5,11 +5,14 @@ from typing import Annotated, Literal
 from fastapi import Depends, Query, Response
 
 from services.retrieval.listing import Window
-from shared.web import Caller, caller, wiring
+from shared.live import AsyncLiveClient
+from shared.web import Caller, asking, caller, wiring
 from shared.wiring import Wiring
 
 Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
+Live = Annotated[AsyncLiveClient, Depends(asking)]
+"""For routes that wait for a worker: on the event loop, where waiting holds no thread."""
 _POLL_MS = 500
 """A small file is indexed in less; the client's own default is a second."""
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from services.retrieval import repository, store_life
 from services.retrieval.ranking import best_of_each
-from services.retrieval.routes.edge import Listed, Parts, Who, ask_again
+from services.retrieval.routes.edge import Listed, Live, Parts, Who, ask_again
 from services.retrieval.routes.objects import result_object, store_object
 from services.retrieval.schemas import CreateStore, Search, UpdateStore
 from services.retrieval.settings import RetrievalSettings
@@ -71,10 +71,10 @@ def delete_store(store_id: str, who: Who, parts: Parts) -> dict[str, Any]:
 
 
 @router.post("/{store_id}/search")
-def search_store(store_id: str, body: Search, who: Who, parts: Parts) -> dict[str, Any]:
+async def search_store(store_id: str, body: Search, who: Who, live: Live) -> dict[str, Any]:
     """The best passages for a query (or several), by words and meaning unless `mode` says otherwise."""
     queries = [body.query] if isinstance(body.query, str) else body.query
-    answer = parts.live.ask(
+    answer = await live.ask(
         "retrieval.interactive",
         "retrieval.search",
         who.project_id,
