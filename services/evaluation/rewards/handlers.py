@@ -20,8 +20,8 @@ from services.evaluation.rewards.schemas import Grader, Multi, Part, RunGrader, 
 from shared.errors import UpliftError
 
 MOST_CHARACTERS = 1 << 15
-"""Of all a grader's texts together, as templates and filled in. Comparing two texts takes a time that grows with their
-product, in the process that serves everybody's requests: two of 10,000 characters take up to a quarter of a second."""
+"""Of all a grader's texts together, as they are and filled in. Some metrics take a time that grows with the product of
+both texts, in the process that serves everybody's requests: two that fill this take METEOR up to 0.16 s of one core."""
 Scope = Mapping[str, Any]
 
 
