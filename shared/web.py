@@ -1,9 +1,10 @@
 """The HTTP edge that every service's app shares: who is calling, OpenAI's error envelope, request ids, health."""
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 import sqlalchemy as sa
@@ -28,6 +29,7 @@ from shared.telemetry import logger
 from shared.wiring import Wiring
 
 log = logger(__name__)
+T = TypeVar("T")
 _RETRY_SECONDS = {429: 1, 503: 2}
 _CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST", "DELETE"],
@@ -55,6 +57,13 @@ class Caller:
         Call it once an answer is there; it never blocks and never fails.
         """
         self.meter(tokens)
+
+
+class ClientGone(UpliftError):
+    """Whoever asked has hung up; nobody reads this answer."""
+
+    status = 499
+    code = "client_gone"
 
 
 class AccessPolicy(Protocol):
@@ -87,6 +96,26 @@ async def metered(replies: AsyncGenerator[Reply, None], who: Caller) -> AsyncGen
             if reply.kind == "done":
                 who.charge_tokens(reply.data.get("usage", {}).get("total_tokens", 0))
             yield reply
+
+
+async def while_connected(request: Request, answer: Awaitable[T]) -> T:
+    """Await the answer; a client that hangs up cancels it (the server itself only does so once a stream has begun)."""
+    waiting = asyncio.ensure_future(answer)
+    hung_up = asyncio.create_task(_hung_up(request))
+    try:
+        await asyncio.wait([waiting, hung_up], return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientGone("The client hung up before the answer was complete.")
+        return waiting.result()
+    finally:
+        waiting.cancel()
+        hung_up.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    # `request.is_disconnected` never says so behind a middleware: it does not wait long enough to hear it
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def page(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:

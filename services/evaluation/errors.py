@@ -105,3 +105,22 @@ class EvalModelNotFound(NotFound):
     """A model that a run asks is not here: every row would fail in the same way, so the run does."""
 
     code = "model_not_found"
+
+
+class InvalidFormula(InvalidInput):
+    """What a `multi` grader calculates is not arithmetic over its graders' scores."""
+
+    code = "invalid_formula"
+
+
+class FormulaWithoutValue(UpliftError):
+    """A formula that cannot be calculated with the scores at hand, such as a division by zero."""
+
+    status = 422
+    code = "formula_without_value"
+
+
+class TextsTooLong(InvalidInput):
+    """More text than is graded while its client waits."""
+
+    code = "texts_too_long"

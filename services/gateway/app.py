@@ -7,6 +7,7 @@ from services.data.routes import router as data
 from services.data.uploads.routes import router as uploads
 from services.evaluation.batches.routes import router as batches
 from services.evaluation.evals.routes import router as evals
+from services.evaluation.rewards.routes import router as rewards
 from services.evaluation.routes import router as evaluation
 from services.gateway.access import api_key_access
 from services.gateway.ledger import Ledger
@@ -29,7 +30,7 @@ from shared.web import create_app as create_edge
 
 ROUTERS = [
     *(generation, retrieval, data, uploads, training, doctor, searches, adapters, exports, recipes),
-    *(evaluation, evals, batches, jobs, access),
+    *(evaluation, evals, rewards, batches, jobs, access),
 ]
 """What is asked most comes first: a request is compared with every route until one fits."""
 

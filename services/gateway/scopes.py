@@ -6,7 +6,9 @@ _LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ADMIN = frozenset({"keys", "audit_log"})
 _TRAIN = frozenset({"fine_tuning", "searches", "experiments", "jobs"})
 """Families whose orders start, steer or end long computations; `jobs` can pause and cancel those."""
-_ANSWERING = (("chat", "completions"), ("completions",), ("embeddings",), ("responses",))
+_GRADERS = ("fine_tuning", "alpha", "graders")
+"""They grade at once: no order of a long computation, though they stand among those."""
+_ANSWERING = (("chat", "completions"), ("completions",), ("embeddings",), ("responses",), (*_GRADERS, "run"))
 
 
 def needed_scope(method: str, path: str) -> str:
@@ -15,11 +17,13 @@ def needed_scope(method: str, path: str) -> str:
     An unknown family is judged by its method, so a new route is never open by accident: looking needs read, anything
     else write.
     """
-    family = path.split("/", 1)[0]
+    family = _steps(path)[0]
     if family in _ADMIN:
         return "admin"
     if method in _LOOKING:
         return "read"
+    if _steps(path)[: len(_GRADERS)] == _GRADERS:
+        return "write"
     if family in _TRAIN or (method == "POST" and family == "models" and path.rstrip("/").endswith("/export")):
         return "train"  # an export computes for minutes, on the workers that train
     return "write"
@@ -27,9 +31,14 @@ def needed_scope(method: str, path: str) -> str:
 
 def spends_tokens(method: str, path: str) -> bool:
     """Whether the request asks a model, so that token limits apply."""
-    return method == "POST" and tuple(path.strip("/").split("/")) in _ANSWERING
+    return method == "POST" and _steps(path) in _ANSWERING
 
 
 def changes_something(method: str, path: str) -> bool:
-    """Whether the request leaves a trace: not looking, not asking a model, not searching."""
-    return method not in _LOOKING and not spends_tokens(method, path) and not path.rstrip("/").endswith("/search")
+    """Whether the request leaves a trace: not looking, not asking a model, not searching, not checking a grader."""
+    looks = method in _LOOKING or path.rstrip("/").endswith("/search") or _steps(path) == (*_GRADERS, "validate")
+    return not looks and not spends_tokens(method, path)
+
+
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(path.strip("/").split("/"))

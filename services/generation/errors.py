@@ -98,10 +98,3 @@ class EngineStopped(Unavailable):
     """The engine's thread ended; the worker restarts."""
 
     code = "engine_stopped"
-
-
-class ClientGone(UpliftError):
-    """Whoever asked has hung up; nobody reads this answer."""
-
-    status = 499
-    code = "client_gone"

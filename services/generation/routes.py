@@ -1,8 +1,7 @@
 """Chat, models, prompts, variants and releases over HTTP."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from typing import Annotated, Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -10,13 +9,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from services.generation import chat, handlers, repository
 from services.generation.catalogue import model_list, model_object
 from services.generation.chat_schemas import ChatCompletion
-from services.generation.errors import ClientGone
 from services.generation.schemas import CreatePrompt, CreateRelease, CreateVariant
 from services.generation.tables import Prompt, Release, Variant
 from shared.clock import unix
 from shared.live import AsyncLiveClient, Reply
 from shared.messages import OrderedVariant
-from shared.web import Caller, asking, caller, metered, page, wiring
+from shared.web import Caller, asking, caller, metered, page, while_connected, wiring
 from shared.wiring import Wiring
 
 router = APIRouter(tags=["generation"])
@@ -24,7 +22,6 @@ Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
 Live = Annotated[AsyncLiveClient, Depends(asking)]
 Limit = Annotated[int, Query(ge=1, le=100)]
-T = TypeVar("T")
 _ANSWER_SECONDS = 600.0
 
 
@@ -47,10 +44,10 @@ async def create_completion(request: Request, body: ChatCompletion, who: Who, li
     )
     replies = metered(asked, who)
     if not body.stream:
-        return JSONResponse(chat.completion(await _while_connected(request, _last(replies))))
+        return JSONResponse(chat.completion(await while_connected(request, _last(replies))))
     usage = body.stream_options is not None and body.stream_options.include_usage
     # what is refused before the first token (a full queue, an unknown model, too long a prompt) is still a status
-    first = await _while_connected(request, anext(replies))
+    first = await while_connected(request, anext(replies))
     stream = chat.chunks(_with_first(first, replies), body.model, choices=body.n or 1, include_usage=usage)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
@@ -163,26 +160,6 @@ def roll_back_release(release_id: str, who: Who, parts: Parts) -> dict[str, Any]
     """Point a release to the variant before."""
     with parts.database.transaction(who.project_id) as session:
         return release_object(handlers.roll_back(session, release_id))
-
-
-async def _while_connected(request: Request, answer: Awaitable[T]) -> T:
-    """Await the answer; a client that hangs up cancels it (the server itself only does so once a stream has begun)."""
-    waiting = asyncio.ensure_future(answer)
-    hung_up = asyncio.create_task(_hung_up(request))
-    try:
-        await asyncio.wait([waiting, hung_up], return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            raise ClientGone("The client hung up before the answer was complete.")
-        return waiting.result()
-    finally:
-        waiting.cancel()
-        hung_up.cancel()
-
-
-async def _hung_up(request: Request) -> None:
-    # `request.is_disconnected` never says so behind a middleware: it does not wait long enough to hear it
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _last(replies: AsyncIterator[Reply]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`/fine_tuning` as OpenAI's client calls it: jobs with events and checkpoints; the rest is refused by name."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
@@ -124,12 +124,6 @@ def checkpoint_permissions(checkpoint: str, _who: Who) -> dict[str, Any]:
     raise FineTuningUnsupported(
         f"Checkpoints belong to their project and cannot be shared, so {checkpoint!r} has no permissions."
     )
-
-
-@router.post("/alpha/graders/{action}", include_in_schema=False)
-def alpha_graders(action: Literal["run", "validate"], _who: Who) -> dict[str, Any]:
-    """Not supported: graders are part of evals here. Always answers 400."""
-    raise FineTuningUnsupported(f"Graders cannot be used by themselves ({action}); create an eval at /v1/evals.")
 
 
 def _wanted(body: CreateJob) -> handlers.NewTrainingJob:

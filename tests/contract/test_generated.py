@@ -21,9 +21,6 @@ NOT_SERVED = {
     "fine_tuning.checkpoints.permissions.retrieve",
     "fine_tuning.checkpoints.permissions.list",
     "fine_tuning.checkpoints.permissions.delete",
-    # graders are for evals
-    "fine_tuning.alpha.graders.run",
-    "fine_tuning.alpha.graders.validate",
 }
 
 

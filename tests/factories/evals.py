@@ -2,12 +2,14 @@
 
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 from fastapi.testclient import TestClient
 
 from services.data.routes import router as data
 from services.evaluation.evals.routes import router
+from services.evaluation.rewards.routes import router as rewards
 from shared.settings import Settings
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
@@ -35,12 +37,11 @@ def similar(metric: str, threshold: float = 0.9) -> dict[str, Any]:
     return made | {"input": SAID, "reference": WANTED}
 
 
-def client_of(settings: Settings, project_id: str) -> TestClient:
-    """Evals and files over HTTP, as one project."""
-    who = Caller(project_id, "p", "org", "key", (), "req")
-    made = create_app(
-        "evals", [router, data], wiring_factory=lambda: Wiring.from_settings(settings), access=always(who)
-    )
+def client_of(settings: Settings, project_id: str, *, meter: Callable[[int], None] = lambda _: None) -> TestClient:
+    """Evals, graders and files over HTTP, as one project; `meter` hears the tokens that it is charged."""
+    who = Caller(project_id, "p", "org", "key", (), "req", meter)
+    routers = [router, rewards, data]
+    made = create_app("evals", routers, wiring_factory=lambda: Wiring.from_settings(settings), access=always(who))
     return TestClient(made)
 
 

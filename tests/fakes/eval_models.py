@@ -53,7 +53,7 @@ def embed(_context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
 
 app = make_worker_app(
     "eval-models",
-    ["generation.batch", "retrieval.batch"],
+    ["generation.batch", "generation.interactive", "retrieval.batch", "retrieval.interactive"],
     lambda: Wiring.from_settings(Settings()),
     {},
     {"generation.chat": chat, "retrieval.embed": embed},

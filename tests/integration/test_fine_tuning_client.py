@@ -425,16 +425,13 @@ def test_lists_to_the_end_and_by_metadata(client: openai.OpenAI) -> None:
         assert refused.value.param == "after"
 
 
-def test_refuses_permissions_and_graders_by_name(client: openai.OpenAI) -> None:
+def test_refuses_permissions_by_name(client: openai.OpenAI) -> None:
     permissions = client.fine_tuning.checkpoints.permissions
-    graders = client.fine_tuning.alpha.graders
     checkpoint = "ft:some/base:p::12345678:ckpt-step-3"
     for call in (
         lambda: permissions.list(checkpoint),
         lambda: permissions.create(checkpoint, project_ids=["p"]),
         lambda: permissions.delete("cp_1", fine_tuned_model_checkpoint=checkpoint),
-        lambda: graders.run(grader={"type": "multi"}, model_sample="x"),  # type: ignore[arg-type,typeddict-item]
-        lambda: graders.validate(grader={"type": "multi"}),  # type: ignore[arg-type,typeddict-item]
     ):
         with pytest.raises(openai.BadRequestError) as refused:
             call()

@@ -118,6 +118,6 @@ def _with_json(sample: dict[str, Any]) -> dict[str, Any]:
         return sample
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second: brackets within brackets, a thousand deep
         return sample
     return sample | {"output_json": found} if isinstance(found, (dict, list)) else sample

@@ -153,21 +153,29 @@ class LabelModel(Strict):
 
 
 Criterion = Annotated[StringCheck | TextSimilarity | ScoreModel | LabelModel, Field(discriminator="type")]
-_REFUSED_GRADERS = {
+WITHOUT_SANDBOX = {
     "python": "python graders run a stranger's code, which needs a sandbox that an operator of the server has turned "
-    "on. This server has none. Use string_check, text_similarity, score_model or label_model.",
+    "on. This server has none. Use string_check, text_similarity, score_model or label_model."
+}
+_REFUSED_GRADERS = WITHOUT_SANDBOX | {
     "multi": "multi graders are for fine-tuning, not for evals; give their graders as criteria of their own.",
 }
+"""Type of grader → why it is refused."""
+
+
+def refuse_grader(found: Any, where: str, refused: Mapping[str, str]) -> None:
+    """Raise UnsupportedInEvals for a raw grader of a type that is refused, or one that would show a model media."""
+    if not isinstance(found, Mapping):
+        return
+    kind = found.get("type")
+    if isinstance(kind, str) and kind in refused:
+        raise UnsupportedInEvals(f"{where}.type: {refused[kind]}", param=f"{where}.type")
+    refuse_media(found.get("input"), f"{where}.input")
 
 
 def _supported_graders(found: Any) -> Any:
     for index, grader in enumerate(found if isinstance(found, list) else []):
-        kind = grader.get("type") if isinstance(grader, Mapping) else None
-        if isinstance(kind, str) and kind in _REFUSED_GRADERS:
-            where = f"testing_criteria.{index}.type"
-            raise UnsupportedInEvals(f"{where}: {_REFUSED_GRADERS[kind]}", param=where)
-        if isinstance(grader, Mapping):
-            refuse_media(grader.get("input"), f"testing_criteria.{index}.input")
+        refuse_grader(grader, f"testing_criteria.{index}", _REFUSED_GRADERS)
     return found
 
 

@@ -14,6 +14,7 @@ from services.evaluation.errors import InvalidTemplate, MissingVariable
 NAMESPACES = ("item", "sample")
 _OPEN, _CLOSE = "{{", "}}"
 _MOST_STEPS = 20
+_SHOWN = 60
 # where a schema can allow names that `properties` does not list, it does not tell
 _OPEN_ENDED = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties", "additionalProperties")
 
@@ -46,17 +47,19 @@ class Template:
 def parse(text: str, *, param: str | None = None) -> Template:
     """Take a template apart; raises InvalidTemplate for braces that hold no variable."""
     pieces: list[str | Variable] = []
-    rest = text
-    while True:
-        before, opened, after = rest.partition(_OPEN)
-        if before:
-            pieces.append(before)
-        if not opened:
-            return Template(tuple(pieces))
-        inside, closed, rest = after.partition(_CLOSE)
-        if not closed:
-            raise InvalidTemplate(f"{_OPEN} is not closed: {_shown(after)}", param=param)
-        pieces.append(variable(inside, param=param))
+    here = 0
+    while (opened := text.find(_OPEN, here)) >= 0:
+        inside = opened + len(_OPEN)
+        closed = text.find(_CLOSE, inside)
+        if closed < 0:
+            raise InvalidTemplate(f"{_OPEN} is not closed: {_shown(text[inside : inside + _SHOWN + 1])}", param=param)
+        if here < opened:
+            pieces.append(text[here:opened])
+        pieces.append(variable(text[inside:closed], param=param))
+        here = closed + len(_CLOSE)
+    if here < len(text):
+        pieces.append(text[here:])
+    return Template(tuple(pieces))
 
 
 def variable(text: str, *, param: str | None = None) -> Variable:
@@ -137,4 +140,4 @@ def _brackets_hold_places(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")

@@ -85,6 +85,15 @@ def test_text_without_variables_stays_as_it_is(text: str) -> None:
     assert parse(text).render({}) == text
 
 
+@pytest.mark.timeout(60)  # in quadratic time it would take minutes
+def test_takes_a_template_of_many_variables_apart_in_one_pass() -> None:
+    assert len(parse("{{item.a}} " * 200_000).variables) == 200_000
+
+
+def test_an_answer_of_brackets_within_brackets_is_no_json() -> None:
+    assert "output_json" not in scope(Entry({}, {"output_text": "[" * 100_000}), None)["sample"]
+
+
 @given(st.text(), st.text())
 def test_what_is_looked_up_is_never_read_as_a_template(value: str, around: str) -> None:
     around = around.replace("{", "")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from services.evaluation.metrics import METRICS, normalise, score_answer, score_retrieval
 from services.evaluation.metrics.rouge_l import longest_common_subsequence
 
+words = st.lists(st.sampled_from(["lamp", "clock", "kettle"]), max_size=7)
 texts = st.text(max_size=40) | st.lists(st.sampled_from(["the", "a", "-1", "on", "*", "1.0", "kB"])).map(" ".join)
 
 
@@ -70,6 +71,18 @@ def test_agrees_with_a_worked_token_f1_and_rouge_l():
 
 def test_finds_the_longest_common_subsequence():
     assert longest_common_subsequence("ABCBDAB", "BDCABA") == 4
+
+
+@given(words, words)
+def test_the_longest_common_subsequence_is_that_of_the_definition(first, second):
+    def longest(one, other):
+        if not one or not other:
+            return 0
+        if one[0] == other[0]:
+            return 1 + longest(one[1:], other[1:])
+        return max(longest(one[1:], other), longest(one, other[1:]))
+
+    assert longest_common_subsequence(first, second) == longest(first, second)
 
 
 def test_gives_chrf_partial_credit_for_a_near_miss():

@@ -17,6 +17,9 @@ from services.gateway.scopes import changes_something, needed_scope, spends_toke
         ("POST", "chat/completions", "write"),
         ("POST", "fine_tuning/jobs", "train"),
         ("POST", "fine_tuning/jobs/x/cancel", "train"),
+        ("POST", "fine_tuning/alpha/graders/run", "write"),
+        ("POST", "fine_tuning/alpha/graders/validate/", "write"),
+        ("POST", "fine_tuning/alpha/other", "train"),
         ("GET", "fine_tuning/jobs", "read"),
         ("POST", "experiments", "train"),
         ("POST", "jobs/x/pause", "train"),
@@ -38,12 +41,16 @@ def test_knows_the_scope_of_a_request(method: str, path: str, scope: str) -> Non
 def test_knows_what_asks_a_model_and_what_leaves_a_trace() -> None:
     assert spends_tokens("POST", "chat/completions")
     assert spends_tokens("POST", "embeddings/")
+    assert spends_tokens("POST", "fine_tuning/alpha/graders/run")
+    assert not spends_tokens("POST", "fine_tuning/alpha/graders/validate")
     assert not spends_tokens("GET", "chat/completions")
     assert not spends_tokens("POST", "chat/completions/chatcmpl-1")
     assert changes_something("POST", "chat/completions/chatcmpl-1")
     assert changes_something("DELETE", "files/x")
     assert not changes_something("POST", "vector_stores/x/search")
     assert not changes_something("POST", "embeddings")
+    assert not changes_something("POST", "fine_tuning/alpha/graders/validate")
+    assert changes_something("POST", "fine_tuning/jobs")
     assert not changes_something("GET", "files")
 
 
