@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import redis
@@ -44,10 +45,11 @@ class AsyncLiveClient:
         request_id: str | None = None,
     ) -> dict[str, Any]:
         """The final answer's data; raises UpliftError with the worker's own status and code."""
-        found = self.stream(queue_name, kind, project_id, body, timeout_s=timeout_s, request_id=request_id)
-        async for reply in found:
-            if reply.kind == "done":
-                return reply.data
+        replies = self.stream(queue_name, kind, project_id, body, timeout_s=timeout_s, request_id=request_id)
+        async with aclosing(replies):
+            async for reply in replies:
+                if reply.kind == "done":
+                    return reply.data
         raise WorkerSilent("The answer ended without its last part.")
 
     async def stream(

@@ -1,6 +1,5 @@
 """Asking the models that grade, while a client waits for the reward."""
 
-from contextlib import aclosing
 from typing import Any
 
 from shared.live import AsyncLiveClient
@@ -30,9 +29,5 @@ class GradingModels:
         return said
 
     async def _ask(self, queue: str, kind: str, body: dict[str, Any]) -> dict[str, Any]:
-        who, said = self._who, {}
-        replies = self._live.stream(queue, kind, who.project_id, body, timeout_s=_SECONDS, request_id=who.request_id)
-        async with aclosing(replies):
-            async for reply in replies:
-                said = reply.data
-        return said
+        who = self._who
+        return await self._live.ask(queue, kind, who.project_id, body, timeout_s=_SECONDS, request_id=who.request_id)

@@ -18,6 +18,7 @@ from services.evaluation.rewards.domain import Flaw, Graded, Reward
 from services.evaluation.rewards.formula import Formula
 from services.evaluation.rewards.schemas import Grader, Multi, Part, RunGrader, parts
 from shared.errors import UpliftError
+from shared.live.vectors import unpacked
 
 MOST_CHARACTERS = 1 << 15
 """Of all a grader's texts together, as they are and filled in. Some metrics take a time that grows with the product of
@@ -98,7 +99,7 @@ async def _heard(models: GradingModels, found: Graded | _Ask) -> Graded:
     try:
         if isinstance(judge, CosineGrader):
             said = await models.embed(content)
-            grade = judge.grade(said["embeddings"], Usage(models.embedder, said["prompt_tokens"]))
+            grade = judge.grade(unpacked(said).tolist(), Usage(models.embedder, said["prompt_tokens"]))
             return Graded(name, score=grade.score, usage=grade.usage)
         return _judged(name, judge.grade(content, await models.chat(content)))
     except UpliftError as error:

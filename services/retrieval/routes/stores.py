@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from services.retrieval import repository, store_life
 from services.retrieval.ranking import best_of_each
@@ -10,7 +10,7 @@ from services.retrieval.routes.edge import Listed, Live, Parts, Who, ask_again
 from services.retrieval.routes.objects import result_object, store_object
 from services.retrieval.schemas import CreateStore, Search, UpdateStore
 from services.retrieval.settings import RetrievalSettings
-from shared.web import page
+from shared.web import page, while_connected
 
 router = APIRouter(prefix="/vector_stores")
 _SEARCH_SECONDS = 30.0
@@ -71,22 +71,18 @@ def delete_store(store_id: str, who: Who, parts: Parts) -> dict[str, Any]:
 
 
 @router.post("/{store_id}/search")
-async def search_store(store_id: str, body: Search, who: Who, live: Live) -> dict[str, Any]:
+async def search_store(request: Request, store_id: str, body: Search, who: Who, live: Live) -> dict[str, Any]:
     """The best passages for a query (or several), by words and meaning unless `mode` says otherwise."""
     queries = [body.query] if isinstance(body.query, str) else body.query
-    answer = await live.ask(
-        "retrieval.interactive",
-        "retrieval.search",
-        who.project_id,
-        {
-            "vector_store_id": store_id,
-            "query": queries,
-            "k": body.max_num_results,
-            "mode": body.mode,
-            "filters": body.filters and body.filters.model_dump(),
-        },
-        timeout_s=_SEARCH_SECONDS,
-    )
+    order = {
+        "vector_store_id": store_id,
+        "query": queries,
+        "k": body.max_num_results,
+        "mode": body.mode,
+        "filters": body.filters and body.filters.model_dump(),
+    }
+    asked = live.ask("retrieval.interactive", "retrieval.search", who.project_id, order, timeout_s=_SEARCH_SECONDS)
+    answer = await while_connected(request, asked)
     least = body.ranking_options.score_threshold if body.ranking_options else None
     found = best_of_each(answer["results"], body.max_num_results)
     return {

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from openai.types.fine_tuning.alpha import GraderRunResponse
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from services.evaluation.rewards.domain import Flag
 from services.evaluation.rewards.objects import grader_object, reward_object
 from services.evaluation.rewards.schemas import RunGrader
 from shared.errors import InvalidInput, NotFound, TooManyRequests, Unavailable, UpliftError
+from shared.live.vectors import packed
 
 BOTH = {"input": "{{sample.output_text}}", "reference": "{{item.answer}}"}
 SAME = {"type": "string_check", "name": "same", "operation": "eq", **BOTH}
@@ -47,7 +49,7 @@ class Models:
         self.asked.append(texts)
         if self._answers and isinstance(self._answers[0], UpliftError):
             raise self._answers[0]
-        return {"embeddings": [[1.0, 0.0], [0.6, 0.8]], "prompt_tokens": 4}
+        return packed(np.asarray([[1.0, 0.0], [0.6, 0.8]])) | {"prompt_tokens": 4}
 
 
 def multi(formula: str, *graders: dict[str, Any]) -> dict[str, Any]:
