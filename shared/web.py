@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -90,12 +91,23 @@ async def caller(request: Request) -> Caller:
 
 
 async def metered(replies: AsyncGenerator[Reply, None], who: Caller) -> AsyncGenerator[Reply, None]:
-    """A live request's replies; the caller is charged for the tokens that each "done" says were used."""
-    async with aclosing(replies):
-        async for reply in replies:
-            if reply.kind == "done":
-                who.charge_tokens(reply.data.get("usage", {}).get("total_tokens", 0))
-            yield reply
+    """A live request's replies; the caller is charged for the tokens that "done" says were used.
+
+    Who hangs up before the end is charged for what the pieces said was spent until then.
+    """
+    spent: dict[int, dict[str, int]] = {}
+    try:
+        async with aclosing(replies):
+            async for reply in replies:
+                if reply.kind == "done":
+                    spent = {0: reply.data.get("usage", {})}
+                elif "spent" in reply.data:
+                    spent[reply.data["choice"]] = reply.data["spent"]
+                yield reply
+    finally:
+        if spent:
+            prompt = max(one.get("prompt_tokens", 0) for one in spent.values())
+            who.charge_tokens(prompt + sum(one.get("completion_tokens", 0) for one in spent.values()))
 
 
 async def while_connected(request: Request, answer: Awaitable[T]) -> T:
@@ -200,6 +212,9 @@ def respond(error: Exception) -> JSONResponse:
     if isinstance(error, OperationalError | psycopg.OperationalError):
         log.error("database not reachable", error=str(error))
         error = Unavailable("The database is not reachable. Nothing was changed; try again.")
+    if isinstance(error, PoolExhausted):
+        log.error("no database connection became free", error=str(error))
+        error = Unavailable("Too many requests wait for the database. Nothing was changed; try again.")
     if not isinstance(error, UpliftError):
         error = UpliftError("This is a defect of the server; its log has the details under the answer's x-request-id.")
     seconds = _retry_after(error)
@@ -219,6 +234,7 @@ def _retry_after(error: UpliftError) -> int | None:
 def _render_errors(app: FastAPI) -> None:
     @app.exception_handler(UpliftError)
     @app.exception_handler(OperationalError)
+    @app.exception_handler(PoolExhausted)
     def known(_request: Request, error: Exception) -> JSONResponse:
         return respond(error)
 

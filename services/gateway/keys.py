@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from services.gateway.errors import KeyNotFound, MissingScope
+from services.gateway.errors import InvalidExpiry, KeyNotFound, MissingScope
 from services.gateway.scopes import SCOPES
 from services.gateway.tables import ApiKey
 from shared.clock import now
@@ -68,6 +68,17 @@ def refuse_to_hand_out(wanted: Collection[str], own: Collection[str]) -> None:
     if beyond:
         raise MissingScope(
             f"This key cannot hand out {', '.join(beyond)}: it has only {', '.join(own)} itself.", param="scopes"
+        )
+
+
+def refuse_to_outlive(session: Session, own_id: str, expires_at: datetime | None) -> None:
+    """Raise InvalidExpiry for a key that would outlast the key in use: it could mint itself a life without end."""
+    own = get(session, own_id).expires_at
+    if own is not None and (expires_at is None or expires_at > own):
+        raise InvalidExpiry(
+            f"This key ends at {own:%Y-%m-%d %H:%M:%S %Z}; it cannot make one that lasts longer. Give `expires_at` "
+            f"up to {int(own.timestamp())}.",
+            param="expires_at",
         )
 
 

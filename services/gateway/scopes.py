@@ -4,8 +4,9 @@ PREFIX = "/v1/"
 SCOPES = ("read", "write", "train", "admin")
 _LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ADMIN = frozenset({"keys", "audit_log"})
-_TRAIN = frozenset({"fine_tuning", "searches", "experiments", "jobs"})
-"""Families whose orders start, steer or end long computations; `jobs` can pause and cancel those."""
+_TRAIN = frozenset({"fine_tuning", "searches", "experiments", "evaluations", "adapters", "jobs"})
+"""Families whose orders start, steer or end long computations; `jobs` can pause and cancel those. An adapter that is
+brought is tried on the workers that train."""
 _GRADERS = ("fine_tuning", "alpha", "graders")
 """They grade at once: no order of a long computation, though they stand among those."""
 _ANSWERING = (("chat", "completions"), ("completions",), ("embeddings",), ("responses",), (*_GRADERS, "run"))
@@ -36,8 +37,11 @@ def spends_tokens(method: str, path: str) -> bool:
 
 def changes_something(method: str, path: str) -> bool:
     """Whether the request leaves a trace: not looking, not asking a model, not searching, not checking a grader."""
-    looks = method in _LOOKING or path.rstrip("/").endswith("/search") or _steps(path) == (*_GRADERS, "validate")
-    return not looks and not spends_tokens(method, path)
+    if method in _LOOKING or spends_tokens(method, path):
+        return False
+    steps = _steps(path)
+    searches = len(steps) == 3 and (steps[0], steps[2]) == ("vector_stores", "search")
+    return not (method == "POST" and (searches or steps == (*_GRADERS, "validate")))
 
 
 def _steps(path: str) -> tuple[str, ...]:

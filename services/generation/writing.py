@@ -34,7 +34,8 @@ def sampling(body: Mapping[str, Any], defaults: Mapping[str, Any], longest: int)
 class Written:
     """Collects a request's choices; with `emit` every piece is passed on as it comes.
 
-    An emitted piece is `{choice, text, logprobs, finish_reason}` with the reply's `system_fingerprint`.
+    An emitted piece is `{choice, text, logprobs, finish_reason}` with the reply's `system_fingerprint`; one with text
+    also tells what its choice has `spent` so far.
     """
 
     def __init__(
@@ -55,7 +56,10 @@ class Written:
         logprobs = [logprob_object(one) for one in piece.logprobs] if self._scored else None
         self._texts[piece.choice].append(piece.text)
         self._logprobs[piece.choice] += logprobs or []
-        self._pass_on({"choice": piece.choice, "text": piece.text, "logprobs": logprobs, "finish_reason": None})
+        spent = {"prompt_tokens": piece.prompt_tokens, "completion_tokens": piece.completion_tokens}
+        self._pass_on(
+            {"choice": piece.choice, "text": piece.text, "logprobs": logprobs, "finish_reason": None, "spent": spent}
+        )
 
     def reply(self) -> dict[str, Any]:
         """The whole answer. `text` and `finish_reason` are the first choice's, for those who ask for one."""

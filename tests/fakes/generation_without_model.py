@@ -72,7 +72,7 @@ class Echo:
         for count in itertools.count():
             if self._request.abandoned():
                 break
-            yield Delta(f"{count} ")
+            yield Delta(f"{count} ", prompt_tokens=1, completion_tokens=count)
             time.sleep(0.05)
         (self._settings.home / "abandoned").touch()
         yield Finished("cancelled", 1, count, 0.0, 1.0, 2.0)

@@ -84,6 +84,17 @@ def test_hands_out_its_own_scopes_and_no_more(
     assert "cannot hand out train" in refused.json()["error"]["message"]
 
 
+def test_makes_no_key_that_outlasts_it(http: TestClient, admin: str) -> None:
+    body = {"name": "for an hour", "expires_in_seconds": 3600}
+    mortal = http.post("/v1/keys", headers=bearer(admin), json=body).json()["key"]
+    for longer in ({}, {"expires_in_seconds": 7200}):
+        refused = http.post("/v1/keys", headers=bearer(mortal), json={"name": "for ever"} | longer)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "expires_at")
+        assert "cannot make one that lasts longer" in refused.json()["error"]["message"]
+    shorter = http.post("/v1/keys", headers=bearer(mortal), json={"name": "for a moment", "expires_in_seconds": 60})
+    assert shorter.status_code == 200
+
+
 @pytest.mark.parametrize(
     ("field", "body"),
     [

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+CHARGED: list[tuple[str, int]] = []
+"""Projects and the tokens that they were charged for."""
+
+
+def charge(project: str, tokens: int) -> None:
+    CHARGED.append((project, tokens))
+
+
 @pytest.fixture(scope="module")
 def app(settings: Settings, home: Path) -> FastAPI:
     async def access(request: Request, _parts: Wiring) -> Caller:
         project = request.headers["authorization"].removeprefix("Bearer ")
-        return Caller(project, "tests", "org", "key", (), new_id("req_"))
+        return Caller(project, "tests", "org", "key", (), new_id("req_"), meter=partial(charge, project))
 
     own = settings.model_copy(update={"home": home})
     return create_app("generation", [router], wiring_factory=lambda: Wiring.from_settings(own), access=access)
@@ -268,17 +277,22 @@ def test_refuses_a_variant_whose_passages_nobody_would_read(client: openai.OpenA
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_frees_the_worker_when_the_client_hangs_up(
-    client: openai.OpenAI, echo: processes.Process, home: Path, stream: bool
+    client: openai.OpenAI, echo: processes.Process, home: Path, project_id: str, stream: bool
 ) -> None:
     (home / "abandoned").unlink(missing_ok=True)
     slowly: list[Any] = [{"role": "user", "content": "slowly"}]
     if stream:
         with client.chat.completions.create(model="tiny", messages=slowly, stream=True) as answer:
-            next(iter(answer))
+            for _ in zip(range(5), answer, strict=False):
+                pass
     else:
         with pytest.raises(openai.APITimeoutError):
             client.with_options(timeout=1.0).chat.completions.create(model="tiny", messages=slowly)
     processes.wait_until((home / "abandoned").exists, seconds=10)
+    if stream:  # what was read of the answer is owed, though nobody waited for its end
+        processes.wait_until(lambda: any(project == project_id for project, _ in CHARGED), seconds=10)
+        (tokens,) = [tokens for project, tokens in CHARGED if project == project_id]
+        assert tokens >= 4
 
 
 def test_shows_no_project_another_ones_variants(

@@ -22,6 +22,9 @@ from services.gateway.scopes import changes_something, needed_scope, spends_toke
         ("POST", "fine_tuning/alpha/other", "train"),
         ("GET", "fine_tuning/jobs", "read"),
         ("POST", "experiments", "train"),
+        ("POST", "evaluations", "train"),
+        ("POST", "adapters", "train"),
+        ("GET", "adapters", "read"),
         ("POST", "jobs/x/pause", "train"),
         ("POST", "models/ft:a:b:c:d/export", "train"),
         ("POST", "models/a/b/export/", "train"),
@@ -48,6 +51,8 @@ def test_knows_what_asks_a_model_and_what_leaves_a_trace() -> None:
     assert changes_something("POST", "chat/completions/chatcmpl-1")
     assert changes_something("DELETE", "files/x")
     assert not changes_something("POST", "vector_stores/x/search")
+    assert changes_something("DELETE", "models/search")
+    assert changes_something("POST", "files/x/search")
     assert not changes_something("POST", "embeddings")
     assert not changes_something("POST", "fine_tuning/alpha/graders/validate")
     assert changes_something("POST", "fine_tuning/jobs")
