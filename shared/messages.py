@@ -224,6 +224,16 @@ class OrderRelease(Command):
     evidence: dict[str, Any]
 
 
+class DeleteExpiredCompletions(Command):
+    """Delete the project's stored completions whose time is over; ordered with them, one for every day.
+
+    Result: `completions`.
+    """
+
+    kind: ClassVar[str] = "generation.delete_expired_completions"
+    queue: ClassVar[str] = "generation.batch"
+
+
 class CompareVariants(Command):
     """Compare an experiment's final variants on the test split: intervals, verdicts, the report without a release."""
 

@@ -20,6 +20,8 @@ from shared.settings import Settings
 _THIS_MONTH = sa.cast(sa.func.date_trunc("month", sa.func.timezone("UTC", sa.func.now())), sa.Date)
 _TRAINING = (TrainAdapter.kind, OrderTraining.kind)
 """The kinds of jobs that train, whoever ordered them."""
+_STORING = (read_models.files, read_models.stored_completions)
+"""What counts as stored: every row says how many bytes it keeps."""
 
 
 def claim_training(
@@ -50,21 +52,23 @@ def claim_training(
         )
 
 
-def claim_storage(session: Session, project_id: str, more_bytes: int, settings: Settings) -> None:
-    """Raise QuotaExceeded unless the project's files may grow by `more_bytes`; call it where their row is written."""
+def claim_storage(
+    session: Session, project_id: str, more_bytes: int, settings: Settings, *, param: str = "file"
+) -> None:
+    """Raise QuotaExceeded unless files and stored completions may grow by `more_bytes`; call it where a row is written.
+
+    `param` is the field that asks for the bytes.
+    """
     most = _quota(session, "stored_bytes", settings.quota_stored_bytes)
     if not most:
         return
     _lock(session, project_id)
-    files = read_models.files
-    stored = session.scalar(
-        sa.select(sa.func.coalesce(sa.func.sum(files.c.bytes), 0)).where(files.c.project_id == project_id)
-    )
-    if int(stored or 0) + more_bytes > most:
+    stored = sum(_stored_bytes(session, project_id, table) for table in _STORING)
+    if stored + more_bytes > most:
         raise QuotaExceeded(
-            f"This project may store {most} bytes of files; it stores {stored}, and this would add {more_bytes}. "
-            "Delete files that are no longer needed.",
-            param="file",
+            f"This project may store {most} bytes; it stores {stored}, and this would add {more_bytes}. "
+            "Delete files and stored completions that are no longer needed.",
+            param=param,
         )
 
 
@@ -96,6 +100,11 @@ def month_is_used(used: int, most: int) -> QuotaExceeded:
 def _quota(session: Session, name: str, default: int) -> int:
     own: int | None = session.scalar(sa.select(read_models.project_quotas.c[name]))
     return default if own is None else own
+
+
+def _stored_bytes(session: Session, project_id: str, table: sa.TableClause) -> int:
+    total = sa.select(sa.func.sum(table.c.bytes)).where(table.c.project_id == project_id)
+    return int(session.scalar(total) or 0)
 
 
 def _lock(session: Session, project_id: str) -> None:

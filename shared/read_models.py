@@ -159,6 +159,10 @@ evaluations = _table(
 
 releases = _table("releases", id=sa.Text(), project_id=sa.Text(), model_id=sa.Text(), variant_id=sa.Text())
 """generation: stable model ids that point to a variant."""
+
+stored_completions = _table("stored_completions", id=sa.Text(), project_id=sa.Text(), bytes=sa.BigInteger())
+"""generation: answers that are kept; `bytes` is what one takes."""
+
 project_quotas = _table(
     "project_quotas",
     project_id=sa.Text(),

@@ -90,6 +90,31 @@ async def caller(request: Request) -> Caller:
     return found
 
 
+METADATA_FILTER: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "metadata",
+            "in": "query",
+            "required": False,
+            "style": "deepObject",
+            "explode": True,
+            "description": "`metadata[name]=value`, once a pair: only what carries every pair.",
+            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+        }
+    ]
+}
+"""What a route that depends on `metadata_filter` says of it, as its `openapi_extra`."""
+
+
+async def metadata_filter(request: Request) -> dict[str, str]:
+    """The pairs of a query's `metadata[name]=value`."""
+    return {
+        key[len("metadata[") : -1]: value
+        for key, value in request.query_params.items()
+        if key.startswith("metadata[") and key.endswith("]")
+    }
+
+
 async def metered(replies: AsyncGenerator[Reply, None], who: Caller) -> AsyncGenerator[Reply, None]:
     """A live request's replies; the caller is charged for the tokens that "done" says were used.
 

@@ -16,6 +16,7 @@ from services.gateway.reference import router as reference
 from services.gateway.routes import router as access
 from services.gateway.wiring import GatewayWiring
 from services.generation.routes import router as generation
+from services.generation.stored.routes import router as stored
 from services.retrieval.routes import router as retrieval
 from services.training.adapters.routes import router as adapters
 from services.training.doctor.routes import router as doctor
@@ -29,7 +30,7 @@ from shared.telemetry import configure_logging
 from shared.web import create_app as create_edge
 
 ROUTERS = [
-    *(generation, retrieval, data, uploads, training, doctor, searches, adapters, exports, recipes),
+    *(generation, retrieval, stored, data, uploads, training, doctor, searches, adapters, exports, recipes),
     *(evaluation, evals, rewards, batches, jobs, access),
 ]
 """What is asked most comes first: a request is compared with every route until one fits."""

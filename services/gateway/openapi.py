@@ -19,7 +19,7 @@ its `extra_body`. Unknown fields are refused with 400 and their name, never igno
 * **Times** are unix seconds. Every answer has an `x-request-id`.
 """
 SUBJECTS = {
-    "chat": "Ask any model id: base model, adapter, checkpoint, variant or release; whole or as a stream.",
+    "chat": "Ask any model id: base model, adapter, checkpoint, variant or release; whole or streamed; stored answers.",
     "embeddings": "Vectors of texts.",
     "models": "Every model id that can be asked.",
     "adapters": "LoRA weights: those that training made and those that clients bring.",
@@ -56,14 +56,14 @@ REFUSALS = {
     "503": "Something that the server needs is away for the moment.",
 }
 _ANSWERED_WITH: dict[str, dict[str, Any]] = {
-    "/chat/completions": {"text/event-stream": {"schema": {"type": "string"}}},
+    "post /v1/chat/completions": {"text/event-stream": {"schema": {"type": "string"}}},
     "/events": {"text/event-stream": {"schema": {"type": "string"}}},
     "/content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     "/report.md": {"text/markdown": {"schema": {"type": "string"}}},
     "/report.html": {"text/html": {"schema": {"type": "string"}}},
 }
-"""Answers that are no JSON, by the end of their path."""
-_EITHER = {"/chat/completions", "/events"}
+"""Answers that are no JSON, by the end of verb and path."""
+_EITHER = {"post /v1/chat/completions", "/events"}
 """Those that answer JSON unless they are asked to stream."""
 _ERROR = {
     "type": "object",
@@ -154,7 +154,7 @@ def _describe_operation(path: str, verb: str, operation: dict[str, Any]) -> None
     operation["operationId"] = "_".join([verb, *re.findall(r"\w+", path.removeprefix("/v1"))])
     operation["summary"] = re.split(r"[.:;](?:\s|$)", operation["description"])[0]
     for suffix, content in _ANSWERED_WITH.items():
-        if path.endswith(suffix) and not path.startswith("/v1/vector_stores"):
+        if f"{verb} {path}".endswith(suffix) and not path.startswith("/v1/vector_stores"):
             kept = answers["200"].get("content", {}) if suffix in _EITHER else {}
             answers["200"]["content"] = kept | content
     if operation["tags"] == ["health"]:

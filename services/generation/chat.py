@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from shared.errors import UpliftError
@@ -35,12 +35,18 @@ def completion(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 async def chunks(
-    replies: AsyncIterator[Reply], model: str, *, choices: int = 1, include_usage: bool = False
+    replies: AsyncIterator[Reply],
+    model: str,
+    *,
+    choices: int = 1,
+    include_usage: bool = False,
+    keep: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
 ) -> AsyncIterator[str]:
     """Server-sent events: each choice's role, its text as it comes, its finish reason; usage if asked; [DONE].
 
     The last finish chunk carries the `citations`. An error after the first byte can no longer be a status; it is sent
-    as an event, which the client raises, and ends the stream.
+    as an event, which the client raises, and ends the stream. `keep` is given the whole completion and done with it
+    before that chunk is sent, so what it raises is such an error.
     """
     head = {"id": new_id("chatcmpl-"), "object": "chat.completion.chunk", "created": int(time.time()), "model": model}
     head |= {"service_tier": None, "system_fingerprint": None} | ({"usage": None} if include_usage else {})
@@ -68,6 +74,8 @@ async def chunks(
                 else:
                     last = event(piece["choice"], {}, reason=piece["finish_reason"])
             else:
+                if keep is not None:
+                    await keep(completion(reply.data) | {"id": head["id"], "created": head["created"]})
                 yield _sse(last | {"citations": reply.data["citations"]})
                 if include_usage:
                     yield _sse(head | {"choices": [], "usage": reply.data["usage"]})

@@ -35,7 +35,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "reasoning_effort": ("none",),
     "verbosity": ("medium",),
     "service_tier": ("auto", "default"),
-    "store": (False,),
     "prompt_cache_options": (),
     "prompt_cache_retention": (),
 }
@@ -50,6 +49,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2, strict=True, allow_inf_nan=False)]
 Bias = Annotated[float, Field(ge=-100, le=100, strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 Short = Annotated[str, StringConstraints(max_length=64)]
+Metadata = Annotated[dict[Short, Annotated[str, StringConstraints(max_length=512)]], Field(max_length=16)]
 
 
 class TextPart(Body):
@@ -177,7 +177,12 @@ class ChatCompletion(Body):
     user: str | None = Field(None, description="Accepted for the caller's own records.")
     safety_identifier: str | None = Field(None, description="As `user`.")
     prompt_cache_key: str | None = Field(None, description="Accepted; it would change no answer.")
-    metadata: dict[Short, Annotated[str, StringConstraints(max_length=512)]] | None = Field(None, max_length=16)
+    metadata: Metadata | None = Field(None, description="Up to 16 pairs, by which stored completions are found again.")
+    store: Flag | None = Field(
+        None,
+        description="Keep the answer and the messages: GET /v1/chat/completions lists them. An answer that cannot be "
+        "stored is an error.",
+    )
     tools: Nothing | None = None
     tool_choice: Literal["none"] | None = None
     functions: Nothing | None = None
@@ -191,7 +196,6 @@ class ChatCompletion(Body):
     reasoning_effort: Literal["none"] | None = None
     verbosity: Literal["medium"] | None = None
     service_tier: Literal["auto", "default"] | None = None
-    store: Literal[False] | None = None
     prompt_cache_options: None = None
     prompt_cache_retention: None = None
 

@@ -68,6 +68,8 @@ def complete_chat(context: LiveContext, body: dict[str, Any]) -> dict[str, Any]:
     order = read_body(ChatCompletion, body)
     if order.stream:
         raise UnsupportedParameter("A batch answers whole: leave stream out.", param="stream")
+    if order.store:
+        raise UnsupportedParameter("A batch's answers are kept in its output file: leave store out.", param="store")
     return completion(answer_chat(context, order.live_body()))
 
 

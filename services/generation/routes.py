@@ -10,6 +10,7 @@ from services.generation import chat, handlers, repository
 from services.generation.catalogue import model_list, model_object
 from services.generation.chat_schemas import ChatCompletion
 from services.generation.schemas import CreatePrompt, CreateRelease, CreateVariant
+from services.generation.stored.routes import keeping
 from services.generation.tables import Prompt, Release, Variant
 from shared.clock import unix
 from shared.live import AsyncLiveClient, Reply
@@ -32,7 +33,8 @@ async def create_completion(request: Request, body: ChatCompletion, who: Who, li
     A variant that retrieves answers with `citations` beside OpenAI's fields: `{file_id, document, passage_id, title,
     text, score}` of every passage that the model read; in a stream they are on the last finish chunk. JSON asked for by
     `response_format` is decoded under a grammar, so it cannot be malformed, only cut off by the token limit. What
-    cannot be honoured (tools, audio, images, …) is a 400 that names the field.
+    cannot be honoured (tools, audio, images, …) is a 400 that names the field. With `store` the answer is kept, and
+    that is done before its end is sent.
     """
     asked = live.stream(
         "generation.interactive",
@@ -43,12 +45,17 @@ async def create_completion(request: Request, body: ChatCompletion, who: Who, li
         request_id=who.request_id,
     )
     replies = metered(asked, who)
+    keep = await keeping(request, body, who) if body.store else None
     if not body.stream:
-        return JSONResponse(chat.completion(await while_connected(request, _last(replies))))
+        answer = chat.completion(await while_connected(request, _last(replies)))
+        if keep is not None:
+            await keep(answer)
+        return JSONResponse(answer)
     usage = body.stream_options is not None and body.stream_options.include_usage
     # what is refused before the first token (a full queue, an unknown model, too long a prompt) is still a status
     first = await while_connected(request, anext(replies))
-    stream = chat.chunks(_with_first(first, replies), body.model, choices=body.n or 1, include_usage=usage)
+    rest = _with_first(first, replies)
+    stream = chat.chunks(rest, body.model, choices=body.n or 1, include_usage=usage, keep=keep)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 

@@ -12,6 +12,7 @@ from services.generation.errors import ModelNotFound
 from services.generation.handlers import JOB_HANDLERS, LIVE_HANDLERS
 from services.generation.local_models import base_model_folder
 from services.generation.settings import GenerationSettings
+from services.generation.stored.handlers import JOB_HANDLERS as STORED
 from services.generation.wiring import GenerationWiring
 from shared.compute import ComputeShare
 from shared.task_queue import make_worker_app
@@ -53,5 +54,5 @@ def _leave() -> None:
 
 
 app = make_worker_app(
-    "generation", ["generation.interactive", "generation.batch"], make_wiring, JOB_HANDLERS, LIVE_HANDLERS
+    "generation", ["generation.interactive", "generation.batch"], make_wiring, JOB_HANDLERS | STORED, LIVE_HANDLERS
 )

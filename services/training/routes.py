@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
@@ -16,13 +16,14 @@ from services.training.schemas import CreateJob, Hyperparameters
 from services.training.settings import TrainingSettings
 from shared.errors import InvalidInput
 from shared.jobs import control, streaming
-from shared.web import Caller, caller, page, wiring
+from shared.web import METADATA_FILTER, Caller, caller, metadata_filter, page, wiring
 from shared.wiring import Wiring
 
 router = APIRouter(prefix="/fine_tuning", tags=["training"])
 Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
 Limit = Annotated[int, Query(ge=1, le=100)]
+Metadata = Annotated[dict[str, str], Depends(metadata_filter)]
 LastEvent = Annotated[str | None, Header(alias="Last-Event-ID")]
 
 
@@ -42,14 +43,11 @@ def create_job(body: CreateJob, who: Who, parts: Parts) -> dict[str, Any]:
         return job_object(row, job, who)
 
 
-@router.get("/jobs")
-def list_jobs(request: Request, who: Who, parts: Parts, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
+@router.get("/jobs", openapi_extra=METADATA_FILTER)
+def list_jobs(
+    who: Who, parts: Parts, metadata: Metadata, after: str | None = None, limit: Limit = 20
+) -> dict[str, Any]:
     """The project's fine-tuning jobs, newest first; `metadata[name]=value` narrows the list."""
-    metadata = {
-        key[len("metadata[") : -1]: value
-        for key, value in request.query_params.items()
-        if key.startswith("metadata[") and key.endswith("]")
-    }
     with parts.database.transaction(who.project_id) as session:
         found, more = repository.list_jobs(session, after=after, limit=limit, metadata=metadata)
         return page([job_object(row, job, who) for row, job in found], has_more=more)

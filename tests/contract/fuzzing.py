@@ -61,7 +61,10 @@ def _things(base_url: str, key: str) -> dict[str, list[str]]:
         variant: Any = client.post(
             "/variants", body={"name": "fuzzed", "base_model": TINY, "sampling": sampling}, cast_to=object
         )
+        asked: Any = [{"role": "user", "content": "1?"}]
+        kept = client.chat.completions.create(model=TINY, messages=asked, max_tokens=2, store=True).id
         return {
+            "completion_id": [kept],
             "file_id": [file_id, document],
             "store_id": [store],
             "job_id": [job],

@@ -10,12 +10,6 @@ from services.gateway.app import create_app
 from services.gateway.openapi import SUBJECTS
 
 NOT_SERVED = {
-    # completions are not kept
-    "chat.completions.list",
-    "chat.completions.retrieve",
-    "chat.completions.update",
-    "chat.completions.delete",
-    "chat.completions.messages.list",
     # a checkpoint belongs to its project
     "fine_tuning.checkpoints.permissions.create",
     "fine_tuning.checkpoints.permissions.retrieve",

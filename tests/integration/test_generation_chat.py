@@ -1,25 +1,17 @@
 """Chat through the door, the queue and a worker, driven by the unmodified OpenAI client."""
 
 import json
-import socket
-import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-import uvicorn
-from fastapi import FastAPI, Request
 
-from services.generation.routes import router
 from shared.database import Database
-from shared.ids import new_id
 from shared.settings import Settings
-from shared.web import Caller, create_app
-from shared.wiring import Wiring
 from tests.conftest import make_project
+from tests.factories.generation import echo_worker, generation_app, listening
 from tests.fakes import processes
 
 pytestmark = pytest.mark.stack
@@ -43,27 +35,9 @@ def charge(project: str, tokens: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def app(settings: Settings, home: Path) -> FastAPI:
-    async def access(request: Request, _parts: Wiring) -> Caller:
-        project = request.headers["authorization"].removeprefix("Bearer ")
-        return Caller(project, "tests", "org", "key", (), new_id("req_"), meter=partial(charge, project))
-
-    own = settings.model_copy(update={"home": home})
-    return create_app("generation", [router], wiring_factory=lambda: Wiring.from_settings(own), access=access)
-
-
-@pytest.fixture(scope="module")
-def address(app: FastAPI) -> Iterator[str]:
-    """A real server: only one of those hears that a client hung up."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        processes.wait_until(lambda: server.started, seconds=20)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-        server.should_exit = True
-        thread.join(20)
+def address(settings: Settings, home: Path) -> Iterator[str]:
+    with listening(generation_app(settings, home, charge)) as found:
+        yield found
 
 
 @pytest.fixture
@@ -76,10 +50,7 @@ def client(address: str, project_id: str) -> Iterator[openai.OpenAI]:
 def echo(
     stack_environment: dict[str, str], home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[processes.Process]:
-    environment = stack_environment | {"UPLIFT_HOME": str(home)}
-    folder = tmp_path_factory.mktemp("echo")
-    started = processes.worker(environment, folder, app="tests.fakes.generation_without_model", slots=8)
-    with processes.killed_at_the_end(started):
+    with echo_worker(stack_environment, home, tmp_path_factory.mktemp("echo")) as started:
         yield started
 
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from services.evaluation.evals.tables import OutputItemRow
+from services.generation.stored.handlers import keep_completion
 from services.retrieval.wiring import RetrievalWiring
 from shared.database import Database
 from shared.ids import new_id
@@ -29,6 +30,7 @@ MODEL = "smollm2-135m-instruct"
 Operation = tuple[str, str, dict[str, Any]]
 
 PARAMETERS = {
+    "/v1/chat/completions/{completion_id}": "stored completion",
     "/v1/files/{file_id}": "file",
     "/v1/uploads/{upload_id}": "upload",
     "/v1/batches/{batch_id}": "batch",
@@ -128,6 +130,14 @@ def an_output_item(tenant: Tenant) -> str:
         return row.id
 
 
+def a_stored_completion(tenant: Tenant) -> str:
+    """As a chat with `store` would leave it, whose answer no worker gives here."""
+    made = {"id": new_id("chatcmpl-"), "model": MODEL, "object": "chat.completion"}
+    with tenant.database.transaction(tenant.project_id) as session:
+        row = keep_completion(session, tenant.project_id, made, [], {}, days=1, settings=Settings(quota_stored_bytes=0))
+        return row.id
+
+
 def jsonl_of(file_id: str) -> dict[str, Any]:
     return {"type": "jsonl", "source": {"type": "file_id", "id": file_id}}
 
@@ -147,6 +157,7 @@ MAKERS: dict[str, Callable[[Tenant], str]] = {
     "upload": lambda tenant: tenant.post("uploads", bytes=3, filename="f", mime_type="text/plain", purpose="user_data")[
         "id"
     ],
+    "stored completion": a_stored_completion,
     "batch": a_batch,
     "eval": an_eval,
     "eval run": an_eval_run,
@@ -308,7 +319,7 @@ def test_lists_nothing_of_another_project(http: TestClient, tenants: tuple[Tenan
         for name in owner.ids.values() if any(one["name"] == "after" for one in parameters) else ():
             after = stranger.ask("GET", path, params={"after": name})  # no cursor points into another project
             assert after.status_code in {400, 404} or not after.json()["data"], path
-    assert listed >= 9
+    assert listed >= 10
 
 
 def test_refuses_ids_of_another_project_in_bodies(tenants: tuple[Tenant, Tenant]) -> None:

@@ -147,8 +147,8 @@ def _supported_source(found: Any) -> Any:
     kind = source.get("type") if isinstance(source, Mapping) else None
     if kind in ("stored_completions", "responses"):
         raise UnsupportedInEvals(
-            f'data_source.source.type = "{kind}" is not supported: what models said is not kept here. Bring the rows '
-            "as file_id or file_content.",
+            f'data_source.source.type = "{kind}" is not supported: evals do not read what models were asked. '
+            "Bring the rows as file_id or file_content.",
             param="data_source.source.type",
         )
     messages = found.get("input_messages")

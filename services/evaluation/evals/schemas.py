@@ -192,8 +192,8 @@ def _supported_config(found: Any) -> Any:
     kind = found.get("type") if isinstance(found, Mapping) else None
     if kind in ("logs", "stored_completions"):
         raise UnsupportedInEvals(
-            f'data_source_config.type = "{kind}" is not supported: completions are not kept here. Use "custom" and '
-            "bring the rows.",
+            f'data_source_config.type = "{kind}" is not supported: evals do not read stored completions. '
+            'Use "custom" and bring the rows.',
             param="data_source_config.type",
         )
     return found

@@ -15,6 +15,11 @@ from services.gateway.scopes import changes_something, needed_scope, spends_toke
         ("DELETE", "files/x", "write"),
         ("PATCH", "something/new", "write"),
         ("POST", "chat/completions", "write"),
+        ("GET", "chat/completions", "read"),
+        ("GET", "chat/completions/chatcmpl-1", "read"),
+        ("GET", "chat/completions/chatcmpl-1/messages", "read"),
+        ("POST", "chat/completions/chatcmpl-1", "write"),
+        ("DELETE", "chat/completions/chatcmpl-1", "write"),
         ("POST", "fine_tuning/jobs", "train"),
         ("POST", "fine_tuning/jobs/x/cancel", "train"),
         ("POST", "fine_tuning/alpha/graders/run", "write"),
@@ -49,6 +54,7 @@ def test_knows_what_asks_a_model_and_what_leaves_a_trace() -> None:
     assert not spends_tokens("GET", "chat/completions")
     assert not spends_tokens("POST", "chat/completions/chatcmpl-1")
     assert changes_something("POST", "chat/completions/chatcmpl-1")
+    assert changes_something("DELETE", "chat/completions/chatcmpl-1")
     assert changes_something("DELETE", "files/x")
     assert not changes_something("POST", "vector_stores/x/search")
     assert changes_something("DELETE", "models/search")

@@ -31,7 +31,6 @@ def user(**message: Any) -> dict[str, Any]:
         ({"reasoning_effort": "low"}, "reasoning_effort"),
         ({"verbosity": "low"}, "verbosity"),
         ({"service_tier": "priority"}, "service_tier"),
-        ({"store": True}, "store"),
         ({"prompt_cache_retention": "24h"}, "prompt_cache_retention"),
         ({"temprature": 0.5}, "temprature"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
@@ -56,6 +55,7 @@ def test_refuses_by_name_what_it_cannot_honour(more: dict[str, Any], param: str)
     [
         {"tools": [], "tool_choice": "none", "parallel_tool_calls": True, "functions": None},
         {"modalities": ["text"], "store": False, "service_tier": "auto", "reasoning_effort": "none", "audio": None},
+        {"store": True, "metadata": {"a": "b"}},
         {"user": "u", "safety_identifier": "s", "prompt_cache_key": "k", "metadata": {"a": "b"}},
         {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
         user(role="assistant", refusal=None, tool_calls=None, annotations=[], audio=None, function_call=None),

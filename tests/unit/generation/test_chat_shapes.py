@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from services.generation.chat import chunks, completion
-from shared.errors import DeadlineExceeded
+from shared.errors import DeadlineExceeded, QuotaExceeded
 from shared.live import Reply
 
 
@@ -94,6 +94,33 @@ def test_ends_a_stream_that_fails_with_the_error_and_nothing_more() -> None:
         "code": "deadline_exceeded",
     }
     assert "[DONE]" not in found
+
+
+WHOLE = [{"text": "ab", "logprobs": None, "finish_reason": "stop"}]
+
+
+def test_keeps_the_whole_answer_before_it_says_that_it_is_over() -> None:
+    kept: list[Any] = []
+
+    async def keep(answer: dict[str, Any]) -> None:
+        kept.append(answer)
+
+    done = Reply("done", DONE.data | {"model": "m", "choices": WHOLE})
+    *found, end = events(said("a"), said("b"), ended(), done, keep=keep)
+    assert end == "[DONE]"
+    [answer] = kept
+    assert (answer["id"], answer["created"]) == (found[0]["id"], found[0]["created"])
+    assert answer["choices"][0]["message"]["content"] == "ab"
+    assert (answer["object"], answer["usage"], answer["citations"]) == ("chat.completion", {"total_tokens": 3}, CITED)
+
+
+def test_ends_with_the_error_where_the_answer_could_not_be_kept() -> None:
+    async def keep(_answer: dict[str, Any]) -> None:
+        raise QuotaExceeded("full", param="store")
+
+    found = events(said("a"), ended(), Reply("done", DONE.data | {"model": "m", "choices": WHOLE}), keep=keep)
+    assert (found[-1]["error"]["code"], found[-1]["error"]["param"]) == ("insufficient_quota", "store")
+    assert [event["choices"][0]["finish_reason"] for event in found[:-1]] == [None, None]  # nothing says that it ended
 
 
 def test_answers_every_field_that_openai_does() -> None:

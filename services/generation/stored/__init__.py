@@ -1,0 +1,1 @@
+"""Stored chat completions: answers asked with `store`, kept with what was asked until they are deleted or expire."""
