@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
@@ -27,6 +27,9 @@ class TrainingSettings(Settings):
 
     training_processes: Annotated[int, Field(ge=1)] = 1
     """UPLIFT_TRAINING_PROCESSES: how many processes train one job together, each with a GPU or a part of the cores."""
+
+    training_shard: Literal["none", "full"] = "none"
+    """UPLIFT_TRAINING_SHARD: `full` spreads the weights over these processes, for a model that fits no single GPU."""
 
     training_memory_gib: Annotated[float, Field(gt=0)] | None = None
     """UPLIFT_TRAINING_MEMORY_GIB: a job that would take more is refused; without it, what is free decides."""
