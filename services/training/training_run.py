@@ -90,7 +90,7 @@ class TrainingRun:
         try:
             return run_child(
                 self._prepare(),
-                environment=child_environment(),
+                environment=child_environment(self._settings.training_shard),
                 on_event=self._recorder.hear,
                 wish=self._context.should_stop,
                 grace_seconds=self._settings.training_grace_seconds,

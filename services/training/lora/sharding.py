@@ -34,8 +34,9 @@ def shard(model: BaseModel, beside: Collection[nn.Parameter] = ()) -> None:
 
     Every rank has to come, with equal weights: nothing is sent.
     """
+    units = [*_layers(model), model.forward_pass]
     mesh = init_device_mesh(model.device.type, (distributed.get_world_size(),))
-    for unit in [*_layers(model), model.forward_pass]:
+    for unit in units:
         fully_shard(
             unit,
             mesh=mesh,
