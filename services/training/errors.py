@@ -4,7 +4,7 @@ UpliftError
 ├── InvalidInput 400: InvalidRecipe, UnknownRecipe, InvalidTrainingFile, NoTrainingExamples, AdapterMismatch,
 │                     NoChatTemplate, FineTuningMethodUnsupported, FineTuningUnsupported, HyperparametersConflict,
 │                     TrainingFileNotFound, WrongFilePurpose, CorpusNotFound,
-│                     QuantisationUnavailable
+│                     QuantisationUnavailable, ShardingUnsupported
 ├── NotFound 404: TrainingJobNotFound, RecipeNotFound, BaseModelNotFound, DatasetNotFound, AdapterNotFound
 ├── Conflict, answered as 400: DatasetNotReady, CorpusNotReady, CorpusFileDeleted,
 │                                JobNotPausable, JobNotResumable
@@ -72,6 +72,12 @@ class QuantisationUnavailable(InvalidInput):
     """The library that holds a base model in four bits is not installed where the job would run."""
 
     code = "quantisation_unavailable"
+
+
+class ShardingUnsupported(InvalidInput):
+    """The weights of this job cannot be spread over its processes."""
+
+    code = "sharding_unsupported"
 
 
 class TrainingFileNotFound(InvalidInput):
@@ -200,6 +206,7 @@ _BY_CODE: dict[str, type[UpliftError]] = {
         AdapterMismatch,
         NoChatTemplate,
         QuantisationUnavailable,
+        ShardingUnsupported,
         NonFiniteLoss,
         OutOfMemory,
         DiskFull,

@@ -32,6 +32,8 @@ class TrainingOrder(_Message):
     checkpoint_dir: Path
     output_dir: Path
     home: Path
+    shard: Literal["none", "full"] = "none"
+    """What several processes spread over themselves: nothing (each holds the whole model), or every weight."""
     threads: int | None = None
     """How many to compute with; None uses what is free just then."""
     data_sha256: str

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
@@ -27,6 +27,9 @@ class TrainingSettings(Settings):
 
     training_processes: Annotated[int, Field(ge=1)] = 1
     """UPLIFT_TRAINING_PROCESSES: how many processes train one job together, each with a GPU or a part of the cores."""
+
+    training_shard: Literal["none", "full"] = "none"
+    """UPLIFT_TRAINING_SHARD: `full` spreads the weights over these processes, for a model that fits no single GPU."""
 
     training_memory_gib: Annotated[float, Field(gt=0)] | None = None
     """UPLIFT_TRAINING_MEMORY_GIB: a job that would take more is refused; without it, what is free decides."""
@@ -71,7 +74,7 @@ def rank_environment(rank: int, processes: int) -> dict[str, str]:
     return {name: str(number) for name, number in numbers.items()} | {"GLOO_SOCKET_IFNAME": "lo"}
 
 
-def child_environment() -> dict[str, str]:
+def child_environment(shard: Literal["none", "full"] = "none") -> dict[str, str]:
     """A short list: the child reads data that strangers uploaded, and needs no key and no database."""
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return kept | {
@@ -80,7 +83,8 @@ def child_environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         # keep freed tensors in the heap, on huge pages: returning them to the kernel after every operation and
         # faulting them in again costs about 7 % of a step
-        "MALLOC_MMAP_THRESHOLD_": "33554432",
+        # but whole layers that are fetched and freed again and again leave holes that nothing else fits into
+        "MALLOC_MMAP_THRESHOLD_": "33554432" if shard == "none" else "1048576",
         "MALLOC_TRIM_THRESHOLD_": "4000000000",
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         # OpenMP's threads spin at every barrier before they sleep. Woken from sleep at each of a step's thousands of

@@ -90,7 +90,7 @@ class TrainingRun:
         try:
             return run_child(
                 self._prepare(),
-                environment=child_environment(),
+                environment=child_environment(self._settings.training_shard),
                 on_event=self._recorder.hear,
                 wish=self._context.should_stop,
                 grace_seconds=self._settings.training_grace_seconds,
@@ -141,6 +141,7 @@ class TrainingRun:
             checkpoint_dir=folder / "checkpoints",
             output_dir=folder / "output",
             home=self._settings.home,
+            shard=self._settings.training_shard,
             threads=self._settings.compute_threads,
             data_sha256=rows.sha256,
             most_bytes=None if gib is None else int(gib * (1 << 30)),

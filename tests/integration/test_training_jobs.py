@@ -24,6 +24,7 @@ from services.training.child import run_child
 from services.training.domain import LEARNED_FILE
 from services.training.errors import OutOfMemory
 from services.training.handlers import JOB_HANDLERS
+from services.training.lora import whole_folders
 from services.training.order import StateSaved, Stepped
 from services.training.recipe import Recipe
 from services.training.recorder import Recorder
@@ -480,6 +481,25 @@ def test_retries_once_with_a_smaller_micro_batch_when_memory_runs_out(
         for page in (events, client.get(f"/v1/fine_tuning/jobs/{fed}/events", params={"limit": 100}).json()["data"])
     ]
     assert losses[0] == losses[1], "the same run in the same pieces"
+
+
+def test_a_worker_spreads_a_model_over_its_processes(
+    client: TestClient, training_wiring: Wiring, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_with: list[dict[str, str]] = []
+    keep_state = Recorder._keep_state
+
+    def look_and_keep(recorder: Recorder, event: StateSaved) -> None:
+        made_with.append(whole_folders.made_with(event.folder))
+        keep_state(recorder, event)
+
+    monkeypatch.setattr(Recorder, "_keep_state", look_and_keep)
+    changes = {"training_processes": 2, "training_shard": "full"}
+    settings = training_wiring.settings.model_copy(update=changes)
+    runner = JobRunner(replace(training_wiring, settings=settings), JOB_HANDLERS, worker="two")
+    job_id = create(client, dataset=add_dataset(training_wiring.database, project_id))["id"]
+    assert runner.run(project_id, job_id) == "succeeded"
+    assert [(state["processes"], state["shard"]) for state in made_with] == [("2", "full")] * 2
 
 
 def test_tells_of_a_logger_that_fails_after_the_last_step(

@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -33,10 +34,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-def order_in(folder: Path, model: Path, recipe: Recipe) -> Path:
+def order_in(folder: Path, model: Path, recipe: Recipe, shard: Literal["none", "full"] = "none") -> Path:
     folder.mkdir()
     for name, rows in (("train", ROWS[:-4]), ("validation", ROWS[-4:])):
-        lines = [json.dumps({"messages": [{"role": "user", "content": q}], "answer": a}) for q, a in rows]
+        more = {"rejected": "no idea"} if recipe.objective == "dpo" else {}
+        lines = [json.dumps({"messages": [{"role": "user", "content": q}], "answer": a} | more) for q, a in rows]
         (folder / f"{name}.jsonl").write_text("\n".join(lines))
     order = TrainingOrder(
         base_model="tiny",
@@ -48,6 +50,7 @@ def order_in(folder: Path, model: Path, recipe: Recipe) -> Path:
         checkpoint_dir=folder / "checkpoints",
         output_dir=folder / "output",
         home=folder / "home",
+        shard=shard,
         data_sha256="data",
     )
     path = folder / "order.json"
@@ -68,8 +71,25 @@ def steps_of(said: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, said.splitlines()) if event["event"] == "step"]
 
 
+def assert_same_steps(found: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> None:
+    """To what the order of addition makes of twelve steps at most."""
+    assert len(found) == len(expected)
+    assert found[0]["train_loss"] == pytest.approx(expected[0]["train_loss"], abs=1e-6)
+    assert found[0]["gradient_norm"] == pytest.approx(expected[0]["gradient_norm"], abs=1e-5)
+    for ours, theirs in zip(found, expected, strict=True):
+        for name, far in (("train_loss", 5e-5), ("valid_loss", 5e-5), ("gradient_norm", 1e-3)):
+            assert ours.get(name) == (None if theirs.get(name) is None else pytest.approx(theirs[name], abs=far))
+        assert ours["tokens"] == theirs["tokens"]
+        assert ours["train_mean_token_accuracy"] == theirs["train_mean_token_accuracy"]
+
+
+@pytest.mark.parametrize("shard", ["none", "full"])
 def test_two_under_accelerate_launch_train_what_one_trains(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shard: Literal["none", "full"],
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In float32, where the order of addition moves the last bits only, and training what it makes of them: measured
     at the first step 2e-7 of the loss, at the worst of twelve 6e-6, and 5e-5 of a weight."""
@@ -77,7 +97,7 @@ def test_two_under_accelerate_launch_train_what_one_trains(
     alone = order_in(tmp_path / "alone", model, RECIPE)
     run.train(TrainingOrder.model_validate_json(alone.read_text()), OneThread(), run._StopSignal())
     expected = steps_of(capsys.readouterr().out)
-    together = order_in(tmp_path / "together", model, RECIPE)
+    together = order_in(tmp_path / "together", model, RECIPE, shard)
     # --multi_gpu is what accelerate calls several processes of one machine; without a GPU they talk over gloo
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
     plain = ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
@@ -90,15 +110,8 @@ def test_two_under_accelerate_launch_train_what_one_trains(
         check=False,
     )
     assert launched.returncode == 0, launched.stderr[-3000:]
-    found = steps_of(launched.stdout)
-    assert len(found) == len(expected) == 12
-    assert found[0]["train_loss"] == pytest.approx(expected[0]["train_loss"], abs=1e-6)
-    assert found[0]["gradient_norm"] == pytest.approx(expected[0]["gradient_norm"], abs=1e-5)
-    for ours, theirs in zip(found, expected, strict=True):
-        for name, far in (("train_loss", 5e-5), ("valid_loss", 5e-5), ("gradient_norm", 1e-3)):
-            assert ours.get(name) == (None if theirs.get(name) is None else pytest.approx(theirs[name], abs=far))
-        assert ours["tokens"] == theirs["tokens"]
-        assert ours["train_mean_token_accuracy"] == theirs["train_mean_token_accuracy"]
+    assert len(expected) == 12
+    assert_same_steps(steps_of(launched.stdout), expected)
     for name, tensor in adapter(alone).items():
         torch.testing.assert_close(adapter(together)[name], tensor, rtol=0, atol=5e-4)
 
@@ -106,12 +119,12 @@ def test_two_under_accelerate_launch_train_what_one_trains(
 class Pair:
     """Two processes as the worker starts them, but forked from one that has loaded torch: that takes seconds."""
 
-    def __init__(self, order: Path) -> None:
+    def __init__(self, order: Path, train: Callable[[Path], int] = run.main) -> None:
         self._said = order.with_name("said.jsonl")
         (order.parent / MEETING).unlink(missing_ok=True)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
-        self.ranks = [context.Process(target=as_rank, args=(rank, order, self._said)) for rank in range(2)]
+        self.ranks = [context.Process(target=as_rank, args=(rank, order, self._said, train)) for rank in range(2)]
         for process in self.ranks:
             process.start()
 
@@ -129,10 +142,10 @@ class Pair:
         return list({event["step"]: event for event in self.said() if event["event"] == "step"}.values())
 
 
-def as_rank(rank: int, order: Path, said: Path) -> None:
+def as_rank(rank: int, order: Path, said: Path, train: Callable[[Path], int]) -> None:
     os.environ.update(rank_environment(rank, 2))
     with said.open("a") as output, contextlib.redirect_stdout(output):
-        sys.exit(run.main(order))
+        sys.exit(train(order))
 
 
 def test_stopped_by_a_signal_to_one_both_save_the_same_step_and_go_on_exactly(model: Path, tmp_path: Path) -> None:

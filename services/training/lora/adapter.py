@@ -70,15 +70,18 @@ class Adapter:
                 value.copy_(tensors[name])
 
 
-def attach(model: Any, recipe: Recipe) -> Adapter:
-    """Replace the targeted linear layers of `model` in place; new weights come from torch's global generator."""
+def attach(model: Any, recipe: Recipe, *, fuse: bool = True) -> Adapter:
+    """Replace the targeted linear layers of `model` in place; new weights come from torch's global generator.
+
+    `fuse` joins the matrices of attention where that is possible, outside the layers' own parameters.
+    """
     layers, shape = {}, LoraShape.of(recipe)
     for path, linear in _targets(model, recipe.targets):
         layer = shape.layer(linear)
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, layer)
         layers[path] = layer
-    if model.config._attn_implementation == PACKED:
+    if fuse and model.config._attn_implementation == PACKED:
         fuse_attention(model, PACKED)
     return Adapter(layers, shape)
 

@@ -1,11 +1,12 @@
 """Loading a frozen base model in the type that this machine computes fastest, with our kernels where they fit."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
 from services.training.lora import four_bits
@@ -16,9 +17,23 @@ _PLAIN_DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Model types whose norm is x/rms·w and whose attention is a plain softmax: only there do our kernels stand in."""
 
 
+class ForwardPass(nn.Module):
+    """What every forward pass of a model is called through. It adds nothing; where the model is spread over several
+    processes, embedding and head are fetched around it."""
+
+    def __init__(self, whole: nn.Module) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` answers."""
+        return compute()
+
+
 @dataclass(frozen=True)
 class BaseModel:
-    """A frozen model with its tokenizer; `network` answers hidden states, `head` turns them into logits."""
+    """A frozen model with its tokenizer; `network` answers hidden states, `head` turns them into logits, both only
+    within a `forward_pass`."""
 
     network: nn.Module
     head: nn.Module
@@ -26,10 +41,16 @@ class BaseModel:
     tokenizer: Any
     dtype: torch.dtype
     device: torch.device
+    forward_pass: ForwardPass
 
 
-def load_base(folder: Path, tune: Literal["lora", "qlora", "full"] = "lora") -> BaseModel:
-    """Load safetensors only, no remote code; every weight frozen until it is made trainable, `qlora` in four bits."""
+def load_base(
+    folder: Path, tune: Literal["lora", "qlora", "full"] = "lora", *, spread_later: bool = False
+) -> BaseModel:
+    """Load safetensors only, no remote code; every weight frozen until it is made trainable, `qlora` in four bits.
+
+    With `spread_later` the weights wait in main memory, as the device may have no room for all of them.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -39,19 +60,23 @@ def load_base(folder: Path, tune: Literal["lora", "qlora", "full"] = "lora") -> 
     )
     if tune == "qlora":
         four_bits.take_over(whole)
-    else:
+    elif not spread_later:
         whole = whole.to(device)
-    return prepare(whole, tokenizer, frozen=tune != "full")
+    return prepare(whole, tokenizer, frozen=tune != "full", device=device)
 
 
-def prepare(whole: Any, tokenizer: Any, *, frozen: bool = True) -> BaseModel:
-    """Freeze a loaded causal language model and put our kernels where they fit; one to be trained keeps its norms."""
+def prepare(whole: Any, tokenizer: Any, *, frozen: bool = True, device: torch.device | None = None) -> BaseModel:
+    """Freeze a loaded causal language model and put our kernels where they fit; one to be trained keeps its norms.
+
+    It will compute on `device`; without one, where it is.
+    """
     whole.requires_grad_(requires_grad=False)
     parameter = next(whole.parameters())
+    device = device or parameter.device
     if whole.config.model_type in _PLAIN_DECODERS:
         if frozen:
             _replace_norms(whole)
-        if parameter.device.type == "cpu":
+        if device.type == "cpu":
             AttentionInterface.register(PACKED, packed_attention)
             whole.set_attn_implementation(PACKED)
     return BaseModel(
@@ -60,7 +85,8 @@ def prepare(whole: Any, tokenizer: Any, *, frozen: bool = True) -> BaseModel:
         whole=whole,
         tokenizer=tokenizer,
         dtype=parameter.dtype,
-        device=parameter.device,
+        device=device,
+        forward_pass=ForwardPass(whole),
     )
 
 

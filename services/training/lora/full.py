@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from services.training.errors import AdapterMismatch
 from services.training.lora.base_model import BaseModel
+from services.training.lora.sharding import fits, gathered, scattered
 from services.training.recipe import Recipe
 
 
@@ -18,6 +19,8 @@ class FullWeights:
     AdamW's small steps would vanish in bfloat16's 8 bits, so a model that computes in bfloat16 has a float32 copy of
     every weight, which the optimiser moves, and which the weights are rounded from after each step (Micikevicius et
     al. 2018, arXiv:1710.03740). Gradients go to the copy pack by pack, and so add up in float32 too.
+
+    Of a model that is spread over several processes, each moves its part; copies of the weights are rank 0's alone.
     """
 
     def __init__(self, model: BaseModel) -> None:
@@ -43,21 +46,21 @@ class FullWeights:
 
     def tensors(self) -> dict[str, Tensor]:
         """A copy of the weights, on the CPU in float32: what a run goes on from."""
-        return {name: value.detach().to("cpu", copy=True) for name, value in self._masters.items()}
+        return {name: gathered(value.detach()).to("cpu", copy=True) for name, value in self._masters.items()}
 
     def kept(self) -> dict[str, Tensor]:
         """A copy of the weights on the CPU, in the type that they are saved in."""
-        return {name: value.detach().to("cpu", copy=True) for name, value in self._weights.items()}
+        return {name: gathered(value.detach()).to("cpu", copy=True) for name, value in self._weights.items()}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take over weights; AdapterMismatch unless names and shapes are exactly ours."""
         own = self._masters
-        wrong = sorted(own.keys() ^ tensors.keys()) or sorted(n for n in own if own[n].shape != tensors[n].shape)
+        wrong = sorted(own.keys() ^ tensors.keys()) or sorted(n for n in own if not fits(tensors[n], own[n]))
         if wrong:
             raise AdapterMismatch(f"The weights do not fit this base model: {wrong[0]} and {len(wrong) - 1} more.")
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(tensors[name])
+                value.copy_(scattered(tensors[name], value))
         self.took_step()
 
     def save(self, folder: Path, weights: dict[str, Tensor], base_model: str) -> None:

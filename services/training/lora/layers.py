@@ -72,9 +72,12 @@ class DoraLinear(LoraLinear):
     of the low-rank path only.
     """
 
+    _base_squares: Tensor
+
     def __init__(self, linear: nn.Linear, shape: LoraShape) -> None:
         super().__init__(linear, shape)
-        self._base_squares = torch.linalg.vector_norm(self.whole(), dim=1, dtype=torch.float32).square_()
+        squares = torch.linalg.vector_norm(self.whole(), dim=1, dtype=torch.float32).square_()
+        self.register_buffer("_base_squares", squares, persistent=False)
         self.magnitude = nn.Parameter(self.norms())  # (out,)
 
     def forward(self, x: Tensor) -> Tensor:

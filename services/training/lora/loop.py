@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from services.training.errors import NonFiniteLoss
 from services.training.lora import explosion, last_good, memory, states, whole_folders
@@ -19,6 +20,7 @@ from services.training.lora.plan import Plan
 from services.training.lora.ranks import ALONE, Ranks
 from services.training.lora.samples import drawn, evenly, sample_size
 from services.training.lora.scoring import Tally
+from services.training.lora.sharding import gathered, scattered, whole_of
 from services.training.lora.surroundings import differences, surroundings
 from services.training.lora.tuned import Tuned
 from services.training.lora.workload import Workload
@@ -170,17 +172,19 @@ class Training:
     def save(self) -> None:
         """Write the state of this moment and say so; every rank has to come."""
         generators = self.ranks.gather(torch.get_rng_state())
-        if not self.ranks.leads:
+        if not self.ranks.gathers:
             return
         began = time.perf_counter()
         random = {_generator(rank): state for rank, state in enumerate(generators)}
         moments = {
-            f"{name}.{moment}": self.optimizer.state[parameter][moment]
+            f"{name}.{moment}": gathered(self.optimizer.state[parameter][moment])
             for name, parameter in self.parameters.items()
             if parameter in self.optimizer.state
             for moment in ("exp_avg", "exp_avg_sq")
         }
         groups = {"weights": self.tuned.tensors(), "optimizer": moments, "random": random}
+        if not self.ranks.leads:
+            return
         if self.best:
             groups["best"] = self.best
         values = {"identity": self._identity(), "progress": asdict(self.progress), "history": self.history}
@@ -223,7 +227,7 @@ class Training:
         batch = [self.train[index] for index in self.plan.batch(step)]
         again = [self.replay[index] for index in self.plan.replayed(step)]
         tally, replayed = self._gradients(batch, again)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm))
+        norm = float(whole_of(clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)))
         if not (math.isfinite(tally.loss) and math.isfinite(norm)):
             raise NonFiniteLoss(f"The loss is {tally.mean_loss} and the gradient's norm {norm} at step {step}.")
         rate = self.plan.learning_rate(step)
@@ -294,6 +298,8 @@ class Training:
             loss, part = self.objective.loss(some)
             (loss / weight).backward()
             tally.add(part)
+        for some in self.ranks.idle(groups, self.recipe.micro_batch_tokens):
+            (0 * self.objective.loss(some)[0]).backward()
         return tally
 
     def _validate(self, step: int) -> tuple[Tally | None, Tally | None]:
@@ -317,7 +323,8 @@ class Training:
         return tally, self._score(self.validation, step) if last else None
 
     def _score(self, groups: list[Group], step: int) -> Tally:
-        own = score_set(self.model, self.objective, self.ranks.part(groups), self.recipe.micro_batch_tokens)
+        most = self.recipe.micro_batch_tokens
+        own = score_set(self.model, self.objective, self.ranks.part(groups), most, self.ranks.idle(groups, most))
         tally = self.ranks.sum_tally(own)
         if not math.isfinite(tally.loss):
             raise NonFiniteLoss(f"The validation loss is {tally.loss} after step {step}.")
@@ -357,12 +364,13 @@ class Training:
                 self.optimizer.state[parameter] = {
                     # fused AdamW keeps its step count as a float tensor
                     "step": torch.tensor(float(step)),
-                    "exp_avg": moments[f"{name}.exp_avg"].to(parameter.device),
-                    "exp_avg_sq": moments[f"{name}.exp_avg_sq"].to(parameter.device),
+                    "exp_avg": scattered(moments[f"{name}.exp_avg"], parameter).to(parameter.device),
+                    "exp_avg_sq": scattered(moments[f"{name}.exp_avg_sq"], parameter).to(parameter.device),
                 }
 
     def _surroundings(self) -> dict[str, str]:
-        return surroundings(self.model.device, self.model.dtype) | {"processes": str(self.ranks.size)}
+        own = {"processes": str(self.ranks.size), "shard": "full" if self.ranks.shards else "none"}
+        return surroundings(self.model.device, self.model.dtype) | own
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a state to belong to this run: how it uses memory may differ."""

@@ -12,6 +12,7 @@ from services.training.lora.base_model import BaseModel
 from services.training.lora.noise import NO_NOISE, Noise
 from services.training.lora.packing import Group, Pack, TokenExample, pack, split_batch
 from services.training.lora.scoring import Scored, Tally, log_likelihoods, score_pack
+from services.training.lora.sharding import is_sharded
 
 Reference = Mapping[Group, tuple[float, float]]
 """Log-likelihoods of a pair's preferred and rejected answers under the reference model, in nats."""
@@ -98,12 +99,20 @@ class Preference:
         return total, tally
 
 
-def score_set(model: BaseModel, objective: Objective, groups: Sequence[Group], micro_batch_tokens: int) -> Tally:
-    """The sums over all the groups, without gradients; the model's mode is restored."""
+def score_set(
+    model: BaseModel,
+    objective: Objective,
+    groups: Sequence[Group],
+    micro_batch_tokens: int,
+    idle: Sequence[list[Group]] = (),
+) -> Tally:
+    """The sums over all the groups, without gradients; the model's mode is restored. `idle` passes do not count."""
     tally = Tally()
     with evaluating(model):
         for part in split_batch(groups, micro_batch_tokens):
             tally.add(objective.loss(part)[1])
+        for part in idle:
+            objective.loss(part)
     return tally
 
 
@@ -113,7 +122,8 @@ def evaluating(model: BaseModel) -> Iterator[None]:
     was_training = model.whole.training
     model.whole.eval()
     try:
-        with torch.inference_mode():
+        # whole weights that were first fetched in inference mode could not be trained with later
+        with torch.no_grad() if is_sharded(model) else torch.inference_mode():
             yield
     finally:
         model.whole.train(was_training)

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, distributed
+from torch.distributed.tensor import DTensor
 
-from services.training.lora.packing import Group, portions
+from services.training.lora.packing import Group, portions, split_batch
 from services.training.lora.scoring import Tally
 from services.training.settings import Launch
 
@@ -25,14 +26,29 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    shards: bool = False
+    """Whether the model is spread over the ranks: then none can compute alone, nor write alone what is spread."""
 
     @property
     def leads(self) -> bool:
         return self.rank == 0
 
+    @property
+    def gathers(self) -> bool:
+        """Whether this rank is needed for what rank 0 writes."""
+        return self.leads or self.shards
+
     def part(self, groups: Sequence[Group]) -> list[Group]:
         """What this rank computes of them."""
         return portions(groups, self.size)[self.rank]
+
+    def idle(self, groups: Sequence[Group], micro_batch_tokens: int) -> list[list[Group]]:
+        """Passes besides those of this rank's part, whose results do not count, so that all ranks come to as many."""
+        if not (self.shards and groups):
+            return []
+        packs = [len(split_batch(part, micro_batch_tokens)) for part in portions(groups, self.size)]
+        shortest = min(groups, key=lambda group: sum(map(len, group)))
+        return [[shortest]] * (max(packs) - packs[self.rank])
 
     def draw_apart(self, seed: int) -> None:
         """Give every rank random numbers of its own from here on; rank 0's are those of one process."""
@@ -62,10 +78,15 @@ class Ranks:
         return everyone
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Add the ranks' gradients up, in place and in one message; a rank that had no pack adds zeros."""
+        """Add the ranks' gradients up, in place and in one message; a rank that had no pack adds zeros.
+
+        Those of parameters that are spread were added up in the backward pass.
+        """
         if self.size == 1:
             return
-        wanted = list(parameters)
+        wanted = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+        if not wanted:
+            return
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in wanted]
         flat = torch.cat([grad.flatten() for grad in grads])
         distributed.all_reduce(flat)
@@ -83,11 +104,11 @@ class Ranks:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Rank 0 goes through the block first, then the others: what it has made, they find."""
-        if not self.leads:
+        """Rank 0 goes through the block first, then the others: what it has made, they find. Sharded, all at once."""
+        if not self.gathers:
             distributed.barrier()
         yield
-        if self.leads and self.size > 1:
+        if self.leads and self.size > 1 and not self.shards:
             distributed.barrier()
 
 
@@ -95,8 +116,8 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined(launch: Launch, meeting: Path) -> Iterator[Ranks]:
-    """Meet the other processes that the launcher started: NCCL between GPUs, gloo between CPUs.
+def joined(launch: Launch, meeting: Path, *, shards: bool = False) -> Iterator[Ranks]:
+    """Meet the other processes that the launcher started: NCCL between GPUs, gloo between CPUs. One shards nothing.
 
     `accelerate launch` and `torchrun` name an address where to meet; the worker, whose processes are of one machine,
     names none: they meet at the file `meeting`, which must not be there before.
@@ -113,7 +134,7 @@ def joined(launch: Launch, meeting: Path) -> Iterator[Ranks]:
         world_size=launch.world_size,
     )
     try:
-        yield Ranks(launch.rank, launch.world_size)
+        yield Ranks(launch.rank, launch.world_size, shards)
     finally:
         distributed.destroy_process_group()
 

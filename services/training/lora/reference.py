@@ -24,15 +24,20 @@ def cached_reference(
     pairs: Sequence[Group],
     micro_batch_tokens: int,
     check: Callable[[], None],
+    write: bool = True,
 ) -> Reference:
-    """Log-likelihoods of the pairs under the model as it is now, or those of `path` if they are of this identity."""
+    """Log-likelihoods of the pairs under the model as it is now, or those of `path` if they are of this identity.
+
+    Without `write`, somebody else writes them down.
+    """
     distinct = list(dict.fromkeys(pairs))
     found = _read(path, identity)
     if found is None or len(found) != len(distinct):
         found = likelihoods(model, distinct, micro_batch_tokens, check)
-        partial = path.with_suffix(".partial")
-        save_file({_NAME: found}, partial, metadata={"identity": identity})
-        partial.rename(path)
+        if write:
+            partial = path.with_suffix(".partial")
+            save_file({_NAME: found}, partial, metadata={"identity": identity})
+            partial.rename(path)
     return {pair: (values[0], values[1]) for pair, values in zip(distinct, found.tolist(), strict=True)}
 
 

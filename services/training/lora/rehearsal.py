@@ -34,7 +34,8 @@ def rehearse(training: Training, most_bytes: int | None = None) -> Estimated:
     torch.set_num_threads(training.share.threads())
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         training.model.whole.train()
-        first = split_batch(ranks.part(batches[0]), training.recipe.micro_batch_tokens)
+        most = training.recipe.micro_batch_tokens
+        first = [*split_batch(ranks.part(batches[0]), most), *ranks.idle(batches[0], most)]
         _compute(training, first)
         began = time.perf_counter()
         _compute(training, first)

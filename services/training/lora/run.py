@@ -31,6 +31,7 @@ from services.training.lora.probe import Probe
 from services.training.lora.ranks import ALONE, Ranks, joined
 from services.training.lora.reference import cached_reference
 from services.training.lora.rehearsal import rehearse
+from services.training.lora.sharding import check_shardable
 from services.training.lora.token_cache import cached
 from services.training.lora.tuned import check_start, make_trainable
 from services.training.lora.windows import holds_texts, read_texts, windows_of
@@ -53,7 +54,7 @@ def main(order_file: Path, parent: int | None = None) -> int:
     try:
         with (
             ComputeShare(order.home, "training", fixed=order.threads) as share,
-            joined(launch, order_file.with_name(MEETING)) as ranks,
+            joined(launch, order_file.with_name(MEETING), shards=order.shard == "full") as ranks,
         ):
             train(order, share, stop, ranks)
     except StoppedEarly:
@@ -75,28 +76,31 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal", ranks: Ranks 
     """Load, resume where a checkpoint allows, train, write the adapter folder."""
     torch.set_num_threads(share.threads())
     recipe = order.recipe
+    if ranks.shards:
+        check_shardable(recipe)
     if order.init_adapter_dir is not None:
         check_start(recipe, order.init_adapter_dir)
         if recipe.tune != "full":
             recipe = recipe.model_copy(update=shape_of(order.init_adapter_dir))
     torch.manual_seed(recipe.seed)
-    model = load_base(order.model_dir, recipe.tune)
+    tell = say if ranks.leads else _say_nothing
+    model = load_base(order.model_dir, recipe.tune, spread_later=ranks.shards)
     training, probe = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop, ranks)
     training.pace.ending_seconds = 0.0 if probe is None else probe.seconds
     if not training.progress.step:  # a resumed run has shown that it fits
         estimate = rehearse(training, order.most_bytes)
-        if ranks.leads:
-            say(estimate)
+        tell(estimate)
         check_fit(estimate, order.max_minutes, recipe)
     finished = training.run()
-    if ranks.leads:
-        write_adapter_folder(order, training)
-        if probe is not None:
-            training.tuned.load(training.best or training.tuned.tensors())
-            told = probe.compared()
-            if told is not None:
-                say(told)
-        say(finished)
+    if not ranks.gathers:
+        return
+    write_adapter_folder(order, training)
+    if probe is not None:
+        training.tuned.load(training.best or training.tuned.tensors())
+        told = probe.compared()
+        if told is not None:
+            tell(told)
+    tell(finished)
 
 
 def prepare(
@@ -115,10 +119,10 @@ def prepare(
         replay, left_out_of_replay = tokens_of(model, order, order.replay_file, "replay_file")
         left_out_too = left_out_too + left_out_of_replay
     examples, replay, leaked = leaks.found(examples, validation, replay, leave_out=recipe.leave_out_leaked)
-    tuned = make_trainable(model, recipe, order.init_adapter_dir)
+    tuned = make_trainable(model, recipe, order.init_adapter_dir, spread=ranks.shards)
     probe = Probe.of(model)  # with the weights that the run begins from, also where it goes on from a state
     with ranks.in_turn():  # the first keeps what it computes; the others read it
-        objective = objective_of(order, model, [*examples, *validation], stop)
+        objective = objective_of(order, model, [*examples, *validation], stop, ranks)
     ranks.draw_apart(recipe.seed)
     training = Training(
         model=model,
@@ -188,7 +192,9 @@ def _tokenized(tokenizer: Any, rows: Path, recipe: Recipe) -> tuple[list[Group],
     return tokenize(tokenizer, read_rows(rows), recipe.max_length)
 
 
-def objective_of(order: TrainingOrder, model: BaseModel, pairs: list[Group], stop: "_StopSignal") -> Objective:
+def objective_of(
+    order: TrainingOrder, model: BaseModel, pairs: list[Group], stop: "_StopSignal", ranks: Ranks = ALONE
+) -> Objective:
     """The recipe's objective.
 
     DPO's reference is the model as training finds it, before any state is resumed: the frozen base (a fresh adapter
@@ -201,7 +207,8 @@ def objective_of(order: TrainingOrder, model: BaseModel, pairs: list[Group], sto
         return ContinuedPretraining(model, Noise.of(recipe))
 
     def check() -> None:
-        if stop.is_set():
+        # sharded, all ranks compute and stop together; otherwise this one is in here alone
+        if ranks.any(stop.is_set()) if ranks.shards else stop.is_set():
             raise StoppedEarly
 
     reference = cached_reference(
@@ -211,6 +218,7 @@ def objective_of(order: TrainingOrder, model: BaseModel, pairs: list[Group], sto
         pairs=pairs,
         micro_batch_tokens=recipe.micro_batch_tokens,
         check=check,
+        write=ranks.leads,
     )
     return Preference(model, recipe.beta, reference)
 

@@ -86,6 +86,16 @@ class Scored:
 
 def score_pack(model: BaseModel, packed: Pack, noise: Noise = NO_NOISE) -> Scored:
     """Negative log-likelihood of every label, differentiable; what `noise` asks for is always done."""
+    logits = model.forward_pass(lambda: _logits(model, packed, noise)).float()
+    labels = torch.from_numpy(packed.labels).to(model.device)
+    losses = functional.cross_entropy(
+        logits, labels, reduction="none", ignore_index=NO_LABEL, label_smoothing=noise.label_smoothing
+    )
+    return Scored(losses, logits.detach().argmax(-1) == labels)
+
+
+def _logits(model: BaseModel, packed: Pack, noise: Noise) -> Tensor:
+    """(M, vocabulary) where a label is due, in the model's type."""
     device = model.device
     sees = torch.from_numpy(packed.sees).to(device)
     bias = torch.zeros(sees.shape, dtype=model.dtype, device=device).masked_fill_(~sees, -torch.inf)
@@ -95,12 +105,8 @@ def score_pack(model: BaseModel, packed: Pack, noise: Noise = NO_NOISE) -> Score
         attention_mask=bias[None, None],  # (1, 1, N, N)
         use_cache=False,
     ).last_hidden_state  # (1, N, width)
-    logits = model.head(hidden[0, torch.from_numpy(packed.label_nodes).to(device)]).float()  # (M, vocabulary)
-    labels = torch.from_numpy(packed.labels).to(device)
-    losses = functional.cross_entropy(
-        logits, labels, reduction="none", ignore_index=NO_LABEL, label_smoothing=noise.label_smoothing
-    )
-    return Scored(losses, logits.detach().argmax(-1) == labels)
+    logits: Tensor = model.head(hidden[0, torch.from_numpy(packed.label_nodes).to(device)])
+    return logits
 
 
 def _inputs(model: BaseModel, packed: Pack, noise: Noise) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from services.training.errors import wrong_start
 from services.training.lora.adapter import attach, load_weights
 from services.training.lora.base_model import BaseModel
 from services.training.lora.full import FullWeights, is_model_folder, load_model_weights
+from services.training.lora.sharding import shard
 from services.training.recipe import Recipe
 
 
@@ -45,9 +46,20 @@ class Tuned(Protocol):
         ...
 
 
-def make_trainable(model: BaseModel, recipe: Recipe, start: Path | None = None) -> Tuned:
-    """What the recipe tunes, put on the model; with the weights of `start` where a job continues from some."""
-    tuned = FullWeights(model) if recipe.tune == "full" else attach(model.whole, recipe)
+def make_trainable(model: BaseModel, recipe: Recipe, start: Path | None = None, *, spread: bool = False) -> Tuned:
+    """What the recipe tunes, put on the model; with the weights of `start` where a job continues from some.
+
+    `spread` shards the model over the ranks; an adapter is small, and stays whole on every one.
+    """
+    tuned: Tuned
+    if recipe.tune == "full":
+        if spread:
+            shard(model)  # before there are float32 copies, so that they are of a part too
+        tuned = FullWeights(model)
+    else:
+        tuned = attach(model.whole, recipe, fuse=not spread)
+        if spread:
+            shard(model, beside=[parameter for _, parameter in tuned.named_parameters()])
     if start is not None:
         tuned.load(load_saved(start))
     return tuned
