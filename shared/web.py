@@ -23,7 +23,7 @@ from starlette.types import Scope
 from shared import garbage
 from shared.body_limits import BodyLimits, BoundedBodies
 from shared.edge import Door, NameRequests
-from shared.errors import QuotaExceeded, TooManyRequests, Unavailable, UpliftError
+from shared.errors import InvalidInput, QuotaExceeded, TooManyRequests, Unavailable, UpliftError
 from shared.field_names import field_named
 from shared.live import AsyncLiveClient, Reply
 from shared.telemetry import logger
@@ -99,7 +99,7 @@ METADATA_FILTER: dict[str, Any] = {
             "style": "deepObject",
             "explode": True,
             "description": "`metadata[name]=value`, once a pair: only what carries every pair.",
-            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+            "schema": {"type": "object"},  # of any values: in an address 1 and "1" are one text
         }
     ]
 }
@@ -107,12 +107,15 @@ METADATA_FILTER: dict[str, Any] = {
 
 
 async def metadata_filter(request: Request) -> dict[str, str]:
-    """The pairs of a query's `metadata[name]=value`."""
-    return {
-        key[len("metadata[") : -1]: value
-        for key, value in request.query_params.items()
-        if key.startswith("metadata[") and key.endswith("]")
-    }
+    """The pairs of a query's `metadata[name]=value`; raises InvalidInput for what is none, lest a list be too long."""
+    found: dict[str, str] = {}
+    for key, value in request.query_params.multi_items():
+        if key == "metadata" or key.startswith("metadata["):
+            name = key[len("metadata[") : -1]
+            if not key.endswith("]") or "][" in name or name in found:
+                raise InvalidInput("A list is narrowed by metadata[name]=value, every name once.", param=key)
+            found[name] = value
+    return found
 
 
 async def metered(replies: AsyncGenerator[Reply, None], who: Caller) -> AsyncGenerator[Reply, None]:

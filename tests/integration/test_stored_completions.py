@@ -198,6 +198,21 @@ def test_finds_by_model_and_by_every_pair_of_metadata(client: openai.OpenAI) -> 
     assert found(model="tiny", metadata={"colour": "blue"}) == found(metadata={"size": "2"}) == []
 
 
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("metadata=a", "metadata"),
+        ("metadata[a=1", "metadata[a"),
+        ("metadata[a][b]=1", "metadata[a][b]"),
+        ("metadata[a]=1&metadata[a]=2", "metadata[a]"),
+    ],
+)
+def test_refuses_metadata_that_is_no_pair(client: openai.OpenAI, query: str, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.get(f"/chat/completions?{query}", cast_to=object)
+    assert caught.value.param == param
+
+
 def test_gives_the_messages_back_as_they_were_sent(client: openai.OpenAI) -> None:
     parts = [{"type": "text", "text": "One. "}, {"type": "text", "text": "Two."}]
     sent = [

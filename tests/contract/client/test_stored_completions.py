@@ -42,7 +42,8 @@ def test_keeps_what_it_streamed(client: openai.OpenAI) -> None:
 
 @covers("chat.completions.stream", "chat.completions.retrieve")
 def test_keeps_what_the_stream_helper_put_together(client: openai.OpenAI) -> None:
-    with client.chat.completions.stream(model=CHAT, messages=QUESTION, max_tokens=3, store=True) as stream:
+    asked: Any = {"model": CHAT, "messages": QUESTION[1:], "stop": ["."], "temperature": 0}
+    with client.chat.completions.stream(store=True, **asked) as stream:
         final = stream.get_final_completion()
     assert client.chat.completions.retrieve(final.id).choices[0].message.content == final.choices[0].message.content
 
