@@ -23,10 +23,15 @@ BLOB_COLUMNS = (
     ("checkpoints", "blob_key"),
     ("batches", "input_blob_key"),
     ("training_jobs", "resume_blob_key"),
+    ("held_files", "blob_key"),
     ("experiment_reports", "markdown_key"),
     ("experiment_reports", "html_key"),
 )
 """Every column that names bytes in storage: bytes go when none of them names them any more."""
+
+
+UNDELETED: Any = {"read": True, "key_share": True}
+"""How to lock rows that nobody shall delete until the transaction ends (FOR KEY SHARE)."""
 
 
 class FileMissing(NotFound):
@@ -60,8 +65,7 @@ def get_file(session: Session, file_id: str, *, param: str = "file_id") -> File:
 
 def hold_file(session: Session, file_id: str, *, param: str = "file_id") -> File:
     """The file, whose bytes stay until the transaction ends: time to write a row that names them too."""
-    lock_blobs(session, [get_file(session, file_id, param=param).blob_key])
-    session.expire_all()
+    session.execute(sa.select(File.id).where(File.id == file_id).with_for_update(**UNDELETED))
     return get_file(session, file_id, param=param)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from services.training import repository
+from services.training import held, repository
 from services.training.errors import FineTuningUnsupported, InvalidRecipe, JobNotPausable, JobNotResumable, wrong_start
 from services.training.quantisation import check_quantisation
 from services.training.recipe import Recipe
@@ -42,6 +42,12 @@ class NewTrainingJob:
     replay_file: str | None = None
     max_minutes: float | None = None
 
+    @property
+    def files(self) -> dict[str, str | None]:
+        """What it learns from beside a dataset, by the field that names it."""
+        names = ("training_file", "validation_file", "replay_file")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True)
 class StartPoint:
@@ -73,9 +79,18 @@ def check_order(session: Session, wanted: NewTrainingJob, settings: TrainingSett
 
 
 def add_training_job(
-    session: Session, project_id: str, wanted: NewTrainingJob, start: StartPoint, **sending: Any
+    session: Session,
+    project_id: str,
+    wanted: NewTrainingJob,
+    start: StartPoint,
+    *,
+    held_by: str | None = None,
+    **sending: Any,
 ) -> tuple[TrainingJob, Job]:
-    """The job's row and its order; `sending` goes to `jobs.send`, for those who want to hear of its end."""
+    """The job's row and its order; from now on it holds its files, which may be gone but for what `held_by` holds.
+
+    `sending` goes to `jobs.send`, for those who want to hear of its end.
+    """
     job_id = new_id("ftjob-")
     command = TrainAdapter(training_job_id=job_id)
     job = jobs.send(session, project_id, command, job_id=job_id, subject_id=job_id, **sending)
@@ -99,6 +114,10 @@ def add_training_job(
         max_minutes=wanted.max_minutes,
     )
     repository.add(session, row)
+    if held_by is None:
+        held.hold_files(session, project_id, job_id, wanted.files)
+    else:
+        held.share(session, held_by, job_id)
     return row, job
 
 
@@ -109,7 +128,7 @@ def cancel_job(session: Session, storage: Storage, job_id: str, *, why: str | No
         repository.add_event(session, row.project_id, job_id, f"Stopping: {why}")
     if jobs.cancel(session, job_id).status == "cancelled":
         repository.add_event(session, row.project_id, job_id, "Fine-tuning job cancelled")
-        release_blobs(session, storage, row.project_id, repository.keep_state(session, job_id, None, None))
+        release_blobs(session, storage, row.project_id, held.let_go(session, job_id))
 
 
 def pause_job(session: Session, job_id: str) -> None:

@@ -22,7 +22,7 @@ from services.training.errors import (
 from services.training.tables import AdapterRow, CheckpointRow, TrainingJob
 from shared import read_models as others
 from shared.errors import InvalidInput
-from shared.files import File, alive
+from shared.files import UNDELETED, File, alive
 from shared.jobs.tables import Job, JobEvent
 
 _PURPOSE = "fine-tune"
@@ -122,27 +122,16 @@ def check_vector_store(session: Session, store_id: str, *, param: str) -> None:
         raise CorpusNotReady(f"The vector store {store_id} is {status}; wait until it is completed.", param=param)
 
 
-def store_files(session: Session, store_id: str, *, param: str) -> list[list[str]]:
-    """[name, blob key] of the store's indexed files that are still there, in the order of their names."""
+def store_files(session: Session, store_id: str, *, param: str) -> list[tuple[str, str]]:
+    """(name, blob key) of the store's indexed files that are still there, in the order of their names.
+
+    None of them can be deleted until the transaction ends.
+    """
     check_vector_store(session, store_id, param=param)
     table = others.documents
     ids = sa.select(table.c.file_id).where(table.c.vector_store_id == store_id)
-    query = sa.select(File.filename, File.blob_key).where(File.id.in_(ids), alive())
-    return [[name, key] for name, key in session.execute(query.order_by(File.filename, File.id))]
-
-
-def keep_store_files(session: Session, job_id: str) -> TrainingJob:
-    """The job's row, in which the files of the vector stores it names are written down the first time.
-
-    Every attempt reads these: a store goes on living, and other rows would be another run.
-    """
-    job = session.get_one(TrainingJob, job_id)
-    named = {"training_file": job.training_file, "validation_file": job.validation_file}
-    stores = {param: source for param, source in named.items() if source is not None and is_vector_store(source)}
-    if stores and job.store_files is None:
-        job.store_files = {param: store_files(session, store, param=param) for param, store in stores.items()}
-        session.flush()
-    return job
+    query = sa.select(File.filename, File.blob_key).where(File.id.in_(ids), alive()).with_for_update(**UNDELETED)
+    return [(name, key) for name, key in session.execute(query.order_by(File.filename, File.id))]
 
 
 def adapter(session: Session, adapter_id: str) -> AdapterRow:
@@ -208,16 +197,11 @@ def metrics(session: Session, job_id: str) -> Iterator[dict[str, Any]]:
         yield data or {}
 
 
-def keep_state(session: Session, job_id: str, step: int | None, blob_key: str | None) -> list[str]:
-    """Let an interrupted run go on from this state; answers the blob keys of the one before.
-
-    None where the job ends and nothing goes on: then the files of its vector stores are forgotten, too.
-    """
+def keep_state(session: Session, job_id: str, step: int, blob_key: str) -> list[str]:
+    """Let an interrupted run go on from this state; answers the blob keys of the one before."""
     job = session.get_one(TrainingJob, job_id)
     old = job.resume_blob_key
     job.resume_step, job.resume_blob_key = step, blob_key
-    if blob_key is None:
-        job.store_files = None
     session.flush()
     return [old] if old is not None else []
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from services.training import repository
+from services.training import held, repository
 from services.training.child import run_child
 from services.training.domain import fine_tuned_model_id
 from services.training.errors import OutOfMemory, TrainingChildDied, TrainingChildStopped
@@ -107,8 +107,9 @@ class TrainingRun:
     def _prepare(self) -> Path:
         """Rows, the state of an earlier attempt, and the order in the working folder; answers the order's path."""
         with self._context.transaction() as session:
-            self._job = job = repository.keep_store_files(session, self._job.id)
-        folder = self._folder
+            self._job, _ = repository.get_job(session, self._job.id)
+            held.hold_stores(session, self._job)
+        job, folder = self._job, self._folder
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / "output", ignore_errors=True)
         # an earlier attempt's estimate is not this one's
@@ -215,8 +216,7 @@ class TrainingRun:
             row, _ = repository.get_job(session, job.id)
             row.fine_tuned_model, row.trained_tokens = adapter.model_id, adapter.trained_tokens
             row.result_files = [self._store_result(session)]
-            state = repository.keep_state(session, job.id, None, None)
-            release_blobs(session, self._storage, job.project_id, state)
+            release_blobs(session, self._storage, job.project_id, held.let_go(session, job.id))
             made = f"New fine-tuned model created: {adapter.model_id}"
             repository.add_event(session, job.project_id, job.id, made, data=metrics)
             repository.add_event(session, job.project_id, job.id, "The job has successfully completed")
@@ -235,12 +235,11 @@ class TrainingRun:
         return store_file(session, self._storage, project, filename=FILENAME, purpose=PURPOSE, chunks=steps).id
 
     def _give_up(self, message: str, *, level: str = "info") -> None:
-        """The job ends without a model: say so, and drop what it would have gone on from. Checkpoints stay."""
+        """The job ends without a model: say so, and let go of its files and its state. Checkpoints stay."""
         self._discard()
         with self._context.transaction() as session:
             repository.add_event(session, self._job.project_id, self._job.id, message, level=level)
-            state = repository.keep_state(session, self._job.id, None, None)
-            release_blobs(session, self._storage, self._job.project_id, state)
+            release_blobs(session, self._storage, self._job.project_id, held.let_go(session, self._job.id))
 
     def _discard(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -17,20 +17,26 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
+from services.data.handlers import JOB_HANDLERS as DATA_HANDLERS
 from services.data.routes import router as data
 from services.generation.answering import AdapterRef, Delta, GenerationRequest, Sampling
 from services.generation.engine import Engine
 from services.generation.resolving import resolve
 from services.generation.routes import router as generation
-from services.training import quantisation, repository, training_run
+from services.training import quantisation, training_run
 from services.training.child import run_child
 from services.training.errors import TrainingChildStopped
 from services.training.handlers import JOB_HANDLERS
 from services.training.routes import router as training
 from services.training.settings import TrainingSettings
+from services.training.tables import HeldFile
+from shared import jobs
+from shared.files import File
 from shared.ids import new_id
 from shared.jobs.runner import JobRunner
+from shared.messages import PurgeExpired
 from shared.settings import Settings
+from shared.storage import BlobMissing
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
 from tests.factories.tiny_model import make_tiny_model
@@ -515,7 +521,7 @@ def test_goes_on_pretraining_on_documents(
     assert done.method.to_dict()["type"] == "continued_pretraining"
 
 
-@pytest.mark.parametrize("meanwhile", ["grows", "loses a file"])
+@pytest.mark.parametrize("meanwhile", ["grows", "loses files"])
 def test_a_later_attempt_learns_from_the_vector_store_as_the_first_found_it(
     client: openai.OpenAI,
     runner: JobRunner,
@@ -540,33 +546,79 @@ def test_a_later_attempt_learns_from_the_vector_store_as_the_first_found_it(
         rows.append(json.loads(order.read_text())["data_sha256"])
         return run_child(order, **given)
 
-    def store_files() -> Any:
-        with parts.database.transaction(project_id) as session:
-            return repository.get_job(session, job.id)[0].store_files
-
     monkeypatch.setattr(training_run, "run_child", hands_over)
     assert runner.run(project_id, job.id) == "handed over"
-    assert [name for name, _ in store_files()["training_file"]] == sorted(texts)
+    assert [filename for filename, _ in held_files(parts, project_id)] == sorted(texts)
     if meanwhile == "grows":
         with parts.database.transaction(project_id) as session:
             attach(session, project_id, store, {"new.md": upload(client, [{"text": "another"}])})
             session.execute(sa.text("UPDATE vector_stores SET status = 'in_progress' WHERE id = :i"), {"i": store})
     else:
-        client.files.delete(next(file.id for file in client.files.list() if file.filename == "2.md"))
+        for file in client.files.list():
+            client.files.delete(file.id)
 
     monkeypatch.setattr(training_run, "run_child", runs)
-    became = runner.run(project_id, job.id)
-    done = client.fine_tuning.jobs.retrieve(job.id)
-    if meanwhile == "grows":
-        assert became == "succeeded", done.error
-        assert len(rows) == 2
-        assert rows[0] == rows[1]
+    assert runner.run(project_id, job.id) == "succeeded", client.fine_tuning.jobs.retrieve(job.id).error
+    assert len(rows) == 2
+    assert rows[0] == rows[1]
+    assert held_files(parts, project_id) == []
+
+
+def held_files(parts: Wiring, project_id: str) -> list[tuple[str, str]]:
+    """(name, blob key) of what the project's jobs and searches hold."""
+    query = sa.select(HeldFile.filename, HeldFile.blob_key).order_by(
+        HeldFile.owner_id, HeldFile.param, HeldFile.position
+    )
+    with parts.database.transaction(project_id) as session:
+        return [(name, key) for name, key in session.execute(query)]
+
+
+@pytest.mark.parametrize("gone", ["deleted", "expired"])
+def test_trains_to_its_end_on_files_that_are_gone_since_it_was_ordered(
+    client: openai.OpenAI, runner: JobRunner, parts: Wiring, project_id: str, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    files = {name: upload(client, sums(8, first)) for name, first in (("training_file", 0), ("validation_file", 20))}
+    recipe = {"max_steps": 2, "rank": 2, "replay_ratio": 0.2}
+    old = {"recipe": recipe, "replay_file": upload(client, sums(4, 40))}
+    job = client.fine_tuning.jobs.create(model="tiny", **files, extra_body=old)
+    held = held_files(parts, project_id)
+    assert len(held) == 3
+    if gone == "deleted":
+        for file in client.files.list():
+            client.files.delete(file.id)
     else:
-        assert became == "failed"
-        assert done.error is not None
-        assert (done.error.code, done.error.param) == ("corpus_file_deleted", "training_file")
-        assert f"2.md of the vector store {store} was deleted after this job had begun" in done.error.message
-    assert store_files() is None
+        with parts.database.transaction(project_id) as session:
+            session.execute(sa.update(File).values(expires_at=sa.func.now()))
+            purge = jobs.send(session, project_id, PurgeExpired()).id
+        assert JobRunner(parts, DATA_HANDLERS, worker="data").run(project_id, purge) == "succeeded"
+    assert list(client.files.list()) == []
+
+    def stops(*_: Any, **__: Any) -> Any:
+        raise TrainingChildStopped("handover", saved=False)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training_run, "run_child", stops)
+        assert runner.run(project_id, job.id) == "handed over"
+    assert runner.run(project_id, job.id) == "succeeded", client.fine_tuning.jobs.retrieve(job.id).error
+    assert held_files(parts, project_id) == []
+    for _, key in held:
+        with pytest.raises(BlobMissing):
+            parts.storage.open(project_id, key)
+
+
+def test_a_job_that_is_cancelled_while_it_waits_lets_its_files_go(
+    client: openai.OpenAI, parts: Wiring, project_id: str
+) -> None:
+    file = upload(client, sums(8))
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=file)
+    ((_, key),) = held_files(parts, project_id)
+    client.files.delete(file)
+    with parts.storage.open(project_id, key) as kept:
+        assert kept.read()
+    client.fine_tuning.jobs.cancel(job.id)
+    assert held_files(parts, project_id) == []
+    with pytest.raises(BlobMissing):
+        parts.storage.open(project_id, key)
 
 
 def test_refuses_documents_where_they_cannot_be_learned(

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.training import handlers as training
+from services.training import held
 from services.training.handlers import NewTrainingJob, StartPoint
 from services.training.recipe import Recipe
 from services.training.search import domain, repository, steering
@@ -18,6 +19,7 @@ from services.training.settings import TrainingSettings
 from shared import jobs, quotas
 from shared.clock import now
 from shared.errors import QuotaExceeded, UpliftError
+from shared.files import release_blobs
 from shared.ids import new_id
 from shared.jobs import JobContext, JobHandler
 from shared.jobs.context import JobInterrupted
@@ -62,6 +64,7 @@ def create_search(session: Session, project_id: str, wanted: NewSearch, settings
     row.trials, row.minutes, row.parallel, row.seed = wanted.trials, wanted.minutes, wanted.parallel, wanted.seed
     row.suffix, row.metadata_, row.used_seconds = base.suffix, base.metadata, 0.0
     repository.add(session, row)
+    held.hold_files(session, project_id, row.id, base.files)
     start_clock(session, row)
     return row
 
@@ -160,7 +163,7 @@ def _look_at(context: JobContext, search_id: str) -> None:
         trials = repository.trials(session, search_id)
         ran = steering.note_progress(session, trials)
         if row.status not in _ALIVE:
-            _clear_up(row, trials, wiring)
+            _clear_up(session, row, trials, wiring)
             context.succeed(session, {"search_id": search_id, "status": row.status})
             return
         study = wiring.studies.open(_study_plan(row))
@@ -176,11 +179,12 @@ def _look_at(context: JobContext, search_id: str) -> None:
         context.succeed(session, {"search_id": search_id, "status": row.status})
 
 
-def _clear_up(row: SearchRow, trials: list[TrialRow], wiring: SearchWiring) -> None:
-    """Delete what the sampler remembers of a search that has ended, when its last trial has.
+def _clear_up(session: Session, row: SearchRow, trials: list[TrialRow], wiring: SearchWiring) -> None:
+    """Let go of the files of a search that has ended, and of what the sampler remembers once its last trial has ended.
 
     All that is shown of a search lies in its own rows.
     """
+    release_blobs(session, wiring.storage, row.project_id, held.let_go(session, row.id))
     if not any(trial.status == "running" for trial in trials):
         wiring.studies.delete(row.id)
 
@@ -243,7 +247,9 @@ def _start(session: Session, row: SearchRow, point: domain.Point) -> TrialRow:
         init_adapter=None,
     )
     start = StartPoint(row.base_model, row.init_adapter_id)
-    _, job = training.add_training_job(session, row.project_id, order, start, parent_id=row.id, notify=AdvanceSearch)
+    _, job = training.add_training_job(
+        session, row.project_id, order, start, held_by=row.id, parent_id=row.id, notify=AdvanceSearch
+    )
     trial.job_id, trial.params, trial.status, trial.curve = job.id, point.params, "running", []
     repository.add(session, trial)
     return trial
