@@ -279,3 +279,18 @@ class FinishBatch(JobEnded):
 
     kind: ClassVar[str] = "evaluation.finish_batch"
     queue: ClassVar[str] = "evaluation"
+
+
+INTERNAL_KINDS = frozenset(
+    command.kind
+    for command in (
+        PurgeExpired,
+        DeleteWeights,
+        SteerSearch,
+        FreeVectorStore,
+        AdvanceExperiment,
+        AdvanceSearch,
+        FinishBatch,
+    )
+)
+"""What services owe to what was ordered before: no client ordered it, so none may cancel or pause it."""

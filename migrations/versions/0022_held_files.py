@@ -1,10 +1,13 @@
-"""The bytes that unfinished training jobs and searches read, whatever becomes of the files they came from."""
+"""The bytes that unfinished training jobs and searches read, whatever becomes of the files they came from.
+
+And what follows from the end or the pause of a training job, whoever ended or paused it.
+"""
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-from migrations.rls import protect
+from migrations.rls import open_to_system, protect
 
 revision = "0022"
 down_revision = "0020"
@@ -25,6 +28,24 @@ UNION ALL
 SELECT t.id, t.project_id, store.key, file.number, file.value ->> 0, file.value ->> 1
 FROM training_jobs t CROSS JOIN LATERAL jsonb_each(t.store_files) store
 CROSS JOIN LATERAL jsonb_array_elements(store.value) WITH ORDINALITY file(value, number)
+"""
+# invoked by whoever writes the job: a request or worker in its tenant's transaction, or uplift_system
+TELL_STATE = """
+CREATE FUNCTION tell_training_state() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF EXISTS (SELECT FROM training_jobs t WHERE t.id = NEW.id) THEN
+    INSERT INTO job_events (project_id, job_id, level, type, message)
+    VALUES (NEW.project_id, NEW.id, CASE NEW.status WHEN 'failed' THEN 'error' ELSE 'info' END, 'message',
+      concat_ws(': ', 'Fine-tuning job ' || NEW.status, CASE NEW.status WHEN 'failed' THEN NEW.error ->> 'message' END));
+  END IF;
+  RETURN NULL;
+END $$
+"""
+TELL_ON = """
+CREATE TRIGGER training_state AFTER UPDATE OF status ON jobs FOR EACH ROW
+WHEN (OLD.status IS DISTINCT FROM NEW.status AND NEW.status IN ('paused', 'failed', 'cancelled')
+  AND NEW.kind IN ('training.train_adapter', 'training.order_adapter'))
+EXECUTE FUNCTION tell_training_state()
 """
 READ = ("training_jobs", "searches", "files", "jobs")
 
@@ -48,8 +69,17 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.drop_column("training_jobs", "store_files")
     protect(op, "held_files")
+    open_to_system(op, "training_jobs", "SELECT")
+    open_to_system(op, "job_events", "INSERT")
+    op.execute(TELL_STATE)
+    op.execute(TELL_ON)
 
 
 def downgrade() -> None:
+    op.execute("DROP TRIGGER training_state ON jobs")
+    op.execute("DROP FUNCTION tell_training_state()")
+    for table in ("training_jobs", "job_events"):
+        op.execute(f"DROP POLICY system ON {table}")
+        op.execute(f"REVOKE ALL ON {table} FROM uplift_system")
     op.add_column("training_jobs", sa.Column("store_files", JSONB))
     op.drop_table("held_files")

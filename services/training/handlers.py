@@ -122,22 +122,20 @@ def add_training_job(
 
 
 def cancel_job(session: Session, storage: Storage, job_id: str, *, why: str | None = None) -> None:
-    """Cancel: waiting or paused work ends here, running work at its next check. The job's events say `why`."""
+    """Cancel: waiting or paused work ends here, running work at its next check. The job's events say so, and `why`."""
     row, _ = repository.get_job(session, job_id)
     if why is not None:
         repository.add_event(session, row.project_id, job_id, f"Stopping: {why}")
     if jobs.cancel(session, job_id).status == "cancelled":
-        repository.add_event(session, row.project_id, job_id, "Fine-tuning job cancelled")
         release_blobs(session, storage, row.project_id, held.let_go(session, job_id))
 
 
 def pause_job(session: Session, job_id: str) -> None:
     """Pause: waiting work at once, running work once its state is saved. JobNotPausable if it is paused already."""
-    row, _ = repository.get_job(session, job_id)
+    repository.get_job(session, job_id)
     if jobs.get(session, job_id, lock=True).status == "paused":
         raise JobNotPausable(f"{job_id} is paused already; resume it or cancel it.", param="fine_tuning_job_id")
-    if jobs.pause(session, job_id).status == "paused":
-        repository.add_event(session, row.project_id, job_id, "Fine-tuning job paused")
+    jobs.pause(session, job_id)
 
 
 def resume_job(session: Session, job_id: str) -> None:

@@ -58,16 +58,14 @@ class TrainingRun:
         except TrainingChildStopped as stopped:
             if stopped.wish == "cancel":
                 end = "cancelled"
-                self._give_up("Fine-tuning job cancelled")
+                self._give_up()
                 raise JobCancelled(self._job.id) from stopped
-            if stopped.wish == "pause":
-                self._context.event("Fine-tuning job paused")
             raise HandOver(stopped.wish) from stopped
         except (UpliftError, TrainingChildDied) as error:
             last = self._context.job.attempt >= self._context.job.max_attempts
             if last or (isinstance(error, UpliftError) and not error.retryable):
                 end = "failed"
-                self._give_up(f"Fine-tuning job failed: {error}", level="error")
+                self._give_up()
             raise
         finally:
             self._recorder.loggers.close(end)
@@ -234,11 +232,10 @@ class TrainingRun:
         project = self._job.project_id
         return store_file(session, self._storage, project, filename=FILENAME, purpose=PURPOSE, chunks=steps).id
 
-    def _give_up(self, message: str, *, level: str = "info") -> None:
-        """The job ends without a model: say so, and let go of its files and its state. Checkpoints stay."""
+    def _give_up(self) -> None:
+        """The job ends without a model: let go of its files and its state. Checkpoints stay."""
         self._discard()
         with self._context.transaction() as session:
-            repository.add_event(session, self._job.project_id, self._job.id, message, level=level)
             release_blobs(session, self._storage, self._job.project_id, held.let_go(session, self._job.id))
 
     def _discard(self) -> None:

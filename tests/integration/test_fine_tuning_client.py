@@ -33,6 +33,7 @@ from services.training.tables import HeldFile
 from shared import jobs
 from shared.files import File
 from shared.ids import new_id
+from shared.jobs.routes import router as jobs_router
 from shared.jobs.runner import JobRunner
 from shared.messages import PurgeExpired
 from shared.settings import Settings
@@ -72,7 +73,7 @@ def client(parts: Wiring, project_id: str, home: Path, monkeypatch: pytest.Monke
 
     unclosed = replace(parts)
     unclosed.close = lambda: None  # type: ignore[method-assign]
-    app = create_app("t", [data, training, generation], wiring_factory=lambda: unclosed, access=access)
+    app = create_app("t", [data, training, generation, jobs_router], wiring_factory=lambda: unclosed, access=access)
     with TestClient(app) as http:
         yield openai.OpenAI(api_key="any", base_url="http://testserver/v1", http_client=http, max_retries=0)
 
@@ -391,6 +392,39 @@ def test_a_job_whose_files_are_wrong_fails_naming_file_and_line(
         assert f"{param} (rows.jsonl), line {line}:" in failed.error.message
         newest = next(iter(client.fine_tuning.jobs.list_events(job.id)))
         assert (newest.level, failed.error.message in newest.message) == ("error", True)
+
+
+def test_its_events_tell_how_it_ended_whichever_door_it_was_steered_at(
+    client: openai.OpenAI, runner: JobRunner, project_id: str
+) -> None:
+    def told(job_id: str) -> list[str]:
+        return [event.message for event in client.fine_tuning.jobs.list_events(job_id)]
+
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=upload(client, sums(2)))
+    created = f"Created fine-tuning job: {job.id}"
+    for steer in ("pause", "resume", "cancel"):
+        client.post(f"/jobs/{job.id}/{steer}", cast_to=object)
+    assert told(job.id) == ["Fine-tuning job cancelled", "Fine-tuning job paused", created]
+
+
+@pytest.mark.parametrize("wish", ["cancel", "pause", None])
+def test_its_events_tell_how_it_ended_without_a_worker(
+    client: openai.OpenAI, parts: Wiring, project_id: str, wish: str | None
+) -> None:
+    """Its last worker died: the leader among the dispatchers ends it."""
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=upload(client, sums(2)))
+    died = {"status": "running", "worker": "dead", "attempt": 3, "lease_expires_at": sa.func.now()}
+    died |= {f"{wish}_requested": True} if wish else {}
+    with parts.database.transaction(project_id) as session:
+        session.execute(sa.update(jobs.Job).where(jobs.Job.id == job.id).values(died))
+    with parts.database.system_transaction() as session:
+        session.execute(sa.text("SELECT * FROM requeue_expired_jobs()"))
+    newest = next(iter(client.fine_tuning.jobs.list_events(job.id)))
+    if wish:
+        assert newest.message == {"cancel": "Fine-tuning job cancelled", "pause": "Fine-tuning job paused"}[wish]
+    else:
+        assert newest.level == "error"
+        assert newest.message.startswith("Fine-tuning job failed: The worker died or fell silent on all 3 attempts")
 
 
 def test_refuses_to_steer_a_job_where_that_makes_no_sense(
