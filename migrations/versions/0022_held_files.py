@@ -47,7 +47,37 @@ WHEN (OLD.status IS DISTINCT FROM NEW.status AND NEW.status IN ('paused', 'faile
   AND NEW.kind IN ('training.train_adapter', 'training.order_adapter'))
 EXECUTE FUNCTION tell_training_state()
 """
-READ = ("training_jobs", "searches", "files", "jobs")
+ORDER_RELEASE = """
+CREATE FUNCTION order_training_release() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE ordered text := 'job_' || replace(gen_random_uuid()::text, '-', '');
+BEGIN
+  IF EXISTS (SELECT FROM training_jobs t WHERE t.id = NEW.id AND t.resume_blob_key IS NOT NULL)
+     OR EXISTS (SELECT FROM held_files h WHERE h.owner_id = NEW.id) THEN
+    INSERT INTO jobs (id, project_id, kind, queue, subject_id, payload, request_id, trace_id)
+    VALUES (ordered, NEW.project_id, 'training.release', 'search', NEW.id,
+            jsonb_build_object('training_job_id', NEW.id), NEW.request_id, NEW.trace_id);
+    INSERT INTO outbox (project_id, job_id, queue) VALUES (NEW.project_id, ordered, 'search');
+  END IF;
+  RETURN NULL;
+END $$
+"""
+ORDER_ON = """
+CREATE TRIGGER training_release AFTER UPDATE OF status ON jobs FOR EACH ROW
+WHEN (OLD.status IS DISTINCT FROM NEW.status AND NEW.status IN ('succeeded', 'failed', 'cancelled')
+  AND NEW.kind IN ('training.train_adapter', 'training.order_adapter'))
+EXECUTE FUNCTION order_training_release()
+"""
+RELEASE_OLD = """
+WITH ordered AS (
+  INSERT INTO jobs (id, project_id, kind, queue, subject_id, payload)
+  SELECT 'job_' || replace(gen_random_uuid()::text, '-', ''), t.project_id, 'training.release', 'search', t.id,
+    jsonb_build_object('training_job_id', t.id)
+  FROM training_jobs t JOIN jobs j ON j.id = t.id
+  WHERE t.resume_blob_key IS NOT NULL AND j.status IN ('succeeded', 'failed', 'cancelled')
+  RETURNING id, project_id, queue)
+INSERT INTO outbox (project_id, job_id, queue) SELECT o.project_id, o.id, o.queue FROM ordered o
+"""
+TOUCHED = ("training_jobs", "searches", "files", "jobs", "outbox")
 
 
 def upgrade() -> None:
@@ -62,22 +92,25 @@ def upgrade() -> None:
     )
     op.create_index("held_files_by_blob", "held_files", ["project_id", "blob_key"])
     # the tables are under forced row-level security, which hides every row from its owner too
-    for table in READ:
+    for table in TOUCHED:
         op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
     op.execute(HOLD)
-    for table in READ:
+    op.execute(RELEASE_OLD)
+    for table in TOUCHED:
         op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.drop_column("training_jobs", "store_files")
     protect(op, "held_files")
-    open_to_system(op, "training_jobs", "SELECT")
+    for table in ("training_jobs", "held_files"):
+        open_to_system(op, table, "SELECT")
     open_to_system(op, "job_events", "INSERT")
-    op.execute(TELL_STATE)
-    op.execute(TELL_ON)
+    for statement in (TELL_STATE, TELL_ON, ORDER_RELEASE, ORDER_ON):
+        op.execute(statement)
 
 
 def downgrade() -> None:
-    op.execute("DROP TRIGGER training_state ON jobs")
-    op.execute("DROP FUNCTION tell_training_state()")
+    for trigger, function in (("training_state", "tell_training_state"), ("training_release", "order_training_release")):
+        op.execute(f"DROP TRIGGER {trigger} ON jobs")
+        op.execute(f"DROP FUNCTION {function}()")
     for table in ("training_jobs", "job_events"):
         op.execute(f"DROP POLICY system ON {table}")
         op.execute(f"REVOKE ALL ON {table} FROM uplift_system")

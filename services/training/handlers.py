@@ -19,9 +19,8 @@ from shared.files import release_blobs
 from shared.ids import new_id
 from shared.jobs.context import JobContext
 from shared.jobs.tables import Job
-from shared.messages import DeleteWeights, OrderTraining, TrainAdapter
+from shared.messages import DeleteWeights, OrderTraining, ReleaseTraining, TrainAdapter
 from shared.prompt_format import PromptSpec
-from shared.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -121,13 +120,12 @@ def add_training_job(
     return row, job
 
 
-def cancel_job(session: Session, storage: Storage, job_id: str, *, why: str | None = None) -> None:
+def cancel_job(session: Session, job_id: str, *, why: str | None = None) -> None:
     """Cancel: waiting or paused work ends here, running work at its next check. The job's events say so, and `why`."""
     row, _ = repository.get_job(session, job_id)
     if why is not None:
         repository.add_event(session, row.project_id, job_id, f"Stopping: {why}")
-    if jobs.cancel(session, job_id).status == "cancelled":
-        release_blobs(session, storage, row.project_id, held.let_go(session, job_id))
+    jobs.cancel(session, job_id)
 
 
 def pause_job(session: Session, job_id: str) -> None:
@@ -166,6 +164,14 @@ def delete_weights(context: JobContext, command: DeleteWeights) -> None:
         keys = repository.delete_weights(session, command.weights_id)
         release_blobs(session, context.wiring.storage, context.project_id, keys)
         context.succeed(session, {"deleted": bool(keys)})
+
+
+def release_training(context: JobContext, command: ReleaseTraining) -> None:
+    """Let go of what the ended job still holds, however it ended."""
+    with context.transaction() as session:
+        keys = held.let_go(session, command.training_job_id)
+        release_blobs(session, context.wiring.storage, context.project_id, keys)
+        context.succeed(session, {"training_job_id": command.training_job_id})
 
 
 def _row_of(context: JobContext, session: Session, command: OrderTraining) -> TrainingJob:
@@ -267,3 +273,5 @@ JOB_HANDLERS: dict[Any, Any] = {
     OrderTraining: order_training,
     DeleteWeights: delete_weights,
 }
+RELEASE_HANDLERS: dict[Any, Any] = {ReleaseTraining: release_training}
+"""For the search worker, whose jobs do not wait for a training to end."""

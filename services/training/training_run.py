@@ -58,14 +58,14 @@ class TrainingRun:
         except TrainingChildStopped as stopped:
             if stopped.wish == "cancel":
                 end = "cancelled"
-                self._give_up()
+                self._discard()
                 raise JobCancelled(self._job.id) from stopped
             raise HandOver(stopped.wish) from stopped
         except (UpliftError, TrainingChildDied) as error:
             last = self._context.job.attempt >= self._context.job.max_attempts
             if last or (isinstance(error, UpliftError) and not error.retryable):
                 end = "failed"
-                self._give_up()
+                self._discard()
             raise
         finally:
             self._recorder.loggers.close(end)
@@ -231,12 +231,6 @@ class TrainingRun:
         steps = result_csv(repository.metrics(session, self._job.id))
         project = self._job.project_id
         return store_file(session, self._storage, project, filename=FILENAME, purpose=PURPOSE, chunks=steps).id
-
-    def _give_up(self) -> None:
-        """The job ends without a model: let go of its files and its state. Checkpoints stay."""
-        self._discard()
-        with self._context.transaction() as session:
-            release_blobs(session, self._storage, self._job.project_id, held.let_go(session, self._job.id))
 
     def _discard(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

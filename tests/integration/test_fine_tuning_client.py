@@ -23,10 +23,10 @@ from services.generation.answering import AdapterRef, Delta, GenerationRequest, 
 from services.generation.engine import Engine
 from services.generation.resolving import resolve
 from services.generation.routes import router as generation
-from services.training import quantisation, training_run
+from services.training import quantisation, repository, training_run
 from services.training.child import run_child
 from services.training.errors import TrainingChildStopped
-from services.training.handlers import JOB_HANDLERS
+from services.training.handlers import JOB_HANDLERS, RELEASE_HANDLERS
 from services.training.routes import router as training
 from services.training.settings import TrainingSettings
 from services.training.tables import HeldFile
@@ -35,7 +35,7 @@ from shared.files import File
 from shared.ids import new_id
 from shared.jobs.routes import router as jobs_router
 from shared.jobs.runner import JobRunner
-from shared.messages import PurgeExpired
+from shared.messages import PurgeExpired, ReleaseTraining
 from shared.settings import Settings
 from shared.storage import BlobMissing
 from shared.web import Caller, create_app
@@ -650,6 +650,55 @@ def test_a_job_that_is_cancelled_while_it_waits_lets_its_files_go(
     with parts.storage.open(project_id, key) as kept:
         assert kept.read()
     client.fine_tuning.jobs.cancel(job.id)
+    assert release(parts, project_id) == ["succeeded"]
+    assert held_files(parts, project_id) == []
+    with pytest.raises(BlobMissing):
+        parts.storage.open(project_id, key)
+
+
+def release(parts: Wiring, project_id: str) -> list[str]:
+    """Let the search worker do what ends of trainings have ordered."""
+    query = sa.select(jobs.Job.id).where(jobs.Job.kind == ReleaseTraining.kind, jobs.Job.status == "queued")
+    with parts.database.transaction(project_id) as session:
+        ordered = list(session.scalars(query))
+    return [JobRunner(parts, RELEASE_HANDLERS, worker="search").run(project_id, job_id) for job_id in ordered]
+
+
+@pytest.mark.parametrize("ends", ["cancelled at the jobs door", "without a worker", "by an error without a name"])
+def test_a_job_lets_its_state_and_its_files_go_however_it_ends(
+    client: openai.OpenAI,
+    runner: JobRunner,
+    parts: Wiring,
+    project_id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: str,
+) -> None:
+    def breaks(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("a defect")
+
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=upload(client, sums(8)))
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "weights").write_bytes(b"of step 4")
+    key = parts.storage.put_folder(project_id, tmp_path / "state").key
+    with parts.database.transaction(project_id) as session:
+        row, order = repository.get_job(session, job.id)
+        row.resume_step, row.resume_blob_key, order.max_attempts = 4, key, 1
+    if ends == "cancelled at the jobs door":
+        client.post(f"/jobs/{job.id}/cancel", cast_to=object)
+    elif ends == "without a worker":
+        died = {"status": "running", "worker": "dead", "attempt": 1, "lease_expires_at": sa.func.now()}
+        with parts.database.transaction(project_id) as session:
+            session.execute(sa.update(jobs.Job).where(jobs.Job.id == job.id).values(died))
+        with parts.database.system_transaction() as session:
+            session.execute(sa.text("SELECT * FROM requeue_expired_jobs()"))
+    else:
+        monkeypatch.setattr(training_run, "run_child", breaks)
+        assert runner.run(project_id, job.id) == "failed"
+    assert release(parts, project_id) == ["succeeded"]
+    with parts.database.transaction(project_id) as session:
+        row, _ = repository.get_job(session, job.id)
+        assert (row.resume_step, row.resume_blob_key) == (None, None)
     assert held_files(parts, project_id) == []
     with pytest.raises(BlobMissing):
         parts.storage.open(project_id, key)

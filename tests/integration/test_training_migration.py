@@ -25,8 +25,8 @@ FROM (VALUES ('waits', 'queued'), ('reads', 'paused'), ('over', 'succeeded')) AS
 """
 TRAINING = """
 INSERT INTO training_jobs (id, project_id, base_model, training_file, validation_file, recipe, seed, prompt, metadata,
-  store_files)
-SELECT id, :project, 'tiny', training, 'file-valid', '{}', 0, '{}', '{}', stores::jsonb
+  resume_blob_key, store_files)
+SELECT id, :project, 'tiny', training, 'file-valid', '{}', 0, '{}', '{}', 'key-state', stores::jsonb
 FROM (VALUES ('waits', 'file-train', NULL), ('over', 'file-train', NULL),
   ('reads', 'vs_1', '{"training_file": [["a.md", "key-a"], ["b.md", "key-b"]]}')) AS t(id, training, stores)
 """
@@ -41,7 +41,7 @@ def scratch(engines: EmbeddedEngines, stack_environment: dict[str, str]) -> Iter
     made.owner.close()
 
 
-def test_unfinished_jobs_hold_the_files_that_they_named(scratch: Scratch) -> None:
+def test_unfinished_jobs_hold_the_files_that_they_named_and_ended_ones_let_their_state_go(scratch: Scratch) -> None:
     scratch.migrate("upgrade", "head")
     scratch.migrate("downgrade", BEFORE)
     with scratch.owner.system_transaction() as session:
@@ -59,3 +59,5 @@ def test_unfinished_jobs_hold_the_files_that_they_named(scratch: Scratch) -> Non
             ("waits", "training_file", "train", "key-train"),
             ("waits", "validation_file", "valid", "key-valid"),
         ]
+        orders = "SELECT j.subject_id FROM jobs j JOIN outbox o ON o.job_id = j.id WHERE j.kind = 'training.release'"
+        assert list(session.scalars(sa.text(orders))) == ["over"]

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from services.training.errors import InvalidRecipe
 from services.training.handlers import JOB_HANDLERS as TRAINING
+from services.training.handlers import RELEASE_HANDLERS
 from services.training.recipe import Recipe
 from services.training.routes import router as training_router
 from services.training.search import domain
@@ -81,7 +82,7 @@ class Workers:
 
     def __init__(self, parts: SearchWiring, project_id: str) -> None:
         self._parts, self._project = parts, project_id
-        self._runner = JobRunner(parts, TRAINING | SEARCHES, worker="test")
+        self._runner = JobRunner(parts, TRAINING | RELEASE_HANDLERS | SEARCHES, worker="test")
 
     def queued(self, kind: str = "%") -> list[str]:
         due = sa.select(Job.id).where(Job.status == "queued", Job.run_after <= sa.func.now(), Job.kind.like(kind))

@@ -26,7 +26,6 @@ from shared.jobs.context import JobInterrupted
 from shared.messages import AdvanceSearch, Command, SteerSearch
 from shared.prompt_format import PromptSpec
 from shared.settings import Settings
-from shared.storage import Storage
 
 _ALIVE = ("running", "paused")
 
@@ -86,7 +85,7 @@ def _set_alarm(session: Session, row: SearchRow) -> None:
     session.flush()
 
 
-def cancel_search(session: Session, storage: Storage, search_id: str) -> SearchRow:
+def cancel_search(session: Session, search_id: str) -> SearchRow:
     """End the search and cancel what runs; what is complete stays. SearchNotSteerable if it has ended."""
     row = repository.search(session, search_id, lock=True)
     if row.status not in _ALIVE:
@@ -94,7 +93,7 @@ def cancel_search(session: Session, storage: Storage, search_id: str) -> SearchR
     steering.end(session, row, "cancelled")
     for trial in repository.trials(session, search_id):
         if trial.status == "running":
-            steering.stop(session, storage, trial, steering.SEARCH_CANCELLED)
+            steering.stop(session, trial, steering.SEARCH_CANCELLED)
     session.flush()
     return row
 
@@ -151,7 +150,7 @@ def _give_up(context: JobContext, search_id: str, error: Exception) -> None:
     with context.transaction() as session:
         row = repository.search(session, search_id, lock=True)
         if row.status in _ALIVE:
-            steering.fail(session, context.wiring.storage, row, told)
+            steering.fail(session, row, told)
 
 
 def _look_at(context: JobContext, search_id: str) -> None:
@@ -172,7 +171,7 @@ def _look_at(context: JobContext, search_id: str) -> None:
         study.tell({trial.number: (steering.status(trial), trial.value) for trial in ended})
         if row.status == "running":
             if row.pruning:
-                _prune(session, trials, behind, wiring.storage)
+                _prune(session, trials, behind)
             if context.job.id == row.alarm_id and not steering.budget(row).out_of_time:
                 _set_alarm(session, row)  # it rang by the clock of another machine
             _carry_on(session, row, trials, study, wiring)
@@ -196,7 +195,7 @@ def _carry_on(
     budget = steering.budget(row)
     for trial in trials:
         if trial.status == "running" and budget.out_of_time:
-            steering.stop(session, wiring.storage, trial, steering.OUT_OF_TIME)
+            steering.stop(session, trial, steering.OUT_OF_TIME)
     statuses = [steering.status(trial) for trial in trials]
     for _ in range(domain.to_start(budget, statuses)):
         if not _may_start(session, row, statuses, wiring.settings):
@@ -220,13 +219,13 @@ def _may_start(session: Session, row: SearchRow, statuses: list[domain.TrialStat
     return True
 
 
-def _prune(session: Session, trials: list[TrialRow], behind: list[TrialRow], storage: Storage) -> None:
+def _prune(session: Session, trials: list[TrialRow], behind: list[TrialRow]) -> None:
     """Stop the trials that fell behind, once enough others came to their end."""
     if not domain.ready_to_compare([steering.status(trial) for trial in trials]):
         return
     for trial in behind:
         if trial.status == "running":
-            steering.stop(session, storage, trial, steering.fell_behind(trial))
+            steering.stop(session, trial, steering.fell_behind(trial))
 
 
 def _start(session: Session, row: SearchRow, point: domain.Point) -> TrialRow:
