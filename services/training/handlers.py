@@ -214,8 +214,14 @@ def _start_point(session: Session, wanted: NewTrainingJob) -> StartPoint:
 
 
 def _check_start(session: Session, adapter_id: str | None, recipe: Recipe) -> None:
-    """AdapterMismatch where an adapter would be trained from a whole model's weights, or a whole model from one's."""
-    if adapter_id is not None and (repository.tune_of(session, adapter_id) == "full") != (recipe.tune == "full"):
+    """Hold the weights that are gone on from.
+
+    AdapterMismatch where an adapter would be trained from a whole model's weights, or a whole model from one's.
+    """
+    if adapter_id is None:
+        return
+    repository.hold_start(session, adapter_id)
+    if (repository.tune_of(session, adapter_id) == "full") != (recipe.tune == "full"):
         raise wrong_start(recipe.tune)
 
 

@@ -24,6 +24,7 @@ from shared import read_models as others
 from shared.errors import InvalidInput
 from shared.files import UNDELETED, File, alive
 from shared.jobs.tables import Job, JobEvent
+from shared.weights import are_there, lock_weights, user_of
 
 _PURPOSE = "fine-tune"
 _PROJECTS = sa.table("projects", sa.column("id", sa.Text()), sa.column("name", sa.Text()))
@@ -137,7 +138,7 @@ def store_files(session: Session, store_id: str, *, param: str) -> list[tuple[st
 def adapter(session: Session, adapter_id: str) -> AdapterRow:
     """An adapter by its id or its model id; AdapterNotFound."""
     query = sa.select(AdapterRow).where(sa.or_(AdapterRow.id == adapter_id, AdapterRow.model_id == adapter_id))
-    found = session.scalars(query).one_or_none()
+    found = session.scalars(query.where(are_there(AdapterRow.id))).one_or_none()
     if found is None:
         raise AdapterNotFound(f"There is no adapter {adapter_id!r} in this project.", param="init_adapter")
     return found
@@ -145,10 +146,17 @@ def adapter(session: Session, adapter_id: str) -> AdapterRow:
 
 def find_start(session: Session, model_id: str) -> AdapterRow | CheckpointRow | None:
     """The fine-tuned model or checkpoint of that model id, whose weights a job can go on from."""
-    tuned = session.scalars(sa.select(AdapterRow).where(AdapterRow.model_id == model_id)).one_or_none()
-    if tuned is not None:
-        return tuned
-    return session.scalars(sa.select(CheckpointRow).where(CheckpointRow.model_id == model_id)).one_or_none()
+    adapters = sa.select(AdapterRow).where(AdapterRow.model_id == model_id, are_there(AdapterRow.id))
+    checkpoints = sa.select(CheckpointRow).where(CheckpointRow.model_id == model_id, are_there(CheckpointRow.id))
+    return session.scalars(adapters).one_or_none() or session.scalars(checkpoints).one_or_none()
+
+
+def hold_start(session: Session, start_id: str) -> None:
+    """Nobody deletes these weights until a row says that a job goes on from them; AdapterNotFound if they are gone."""
+    lock_weights(session, start_id)
+    checkpoints = sa.select(CheckpointRow.id).where(CheckpointRow.id == start_id, are_there(CheckpointRow.id))
+    if session.scalar(checkpoints) is None:
+        adapter(session, start_id)
 
 
 def start_weights(session: Session, start_id: str) -> str:
@@ -212,15 +220,18 @@ def has_checkpoint(session: Session, job_id: str, step: int) -> bool:
 
 
 def record_checkpoint(session: Session, row: CheckpointRow) -> list[str]:
-    """Add a checkpoint and drop those beyond the last three; answers the blob keys of the dropped ones."""
+    """Add a checkpoint and drop those beyond the last three that nothing goes on from; answers their blob keys."""
     session.add(row)
     session.flush()
     query = sa.select(CheckpointRow).where(CheckpointRow.job_id == row.job_id).order_by(CheckpointRow.step.desc())
-    old = list(session.scalars(query.offset(KEPT_CHECKPOINTS)))
-    for checkpoint in old:
-        session.delete(checkpoint)
+    dropped = []
+    for checkpoint in session.scalars(query.offset(KEPT_CHECKPOINTS)).all():
+        lock_weights(session, checkpoint.id)
+        if user_of(session, checkpoint.id) is None:
+            session.delete(checkpoint)
+            dropped.append(checkpoint.blob_key)
     session.flush()
-    return [checkpoint.blob_key for checkpoint in old]
+    return dropped
 
 
 def list_checkpoints(

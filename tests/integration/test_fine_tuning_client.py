@@ -29,7 +29,7 @@ from services.training.errors import TrainingChildStopped
 from services.training.handlers import JOB_HANDLERS, RELEASE_HANDLERS
 from services.training.routes import router as training
 from services.training.settings import TrainingSettings
-from services.training.tables import HeldFile
+from services.training.tables import AdapterRow, CheckpointRow, HeldFile
 from shared import jobs
 from shared.files import File
 from shared.ids import new_id
@@ -425,6 +425,47 @@ def test_its_events_tell_how_it_ended_without_a_worker(
     else:
         assert newest.level == "error"
         assert newest.message.startswith("Fine-tuning job failed: The worker died or fell silent on all 3 attempts")
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_goes_on_from_no_model_whose_deletion_is_ordered(
+    client: openai.OpenAI, parts: Wiring, project_id: str, checkpoint: bool
+) -> None:
+    file = upload(client, sums(2))
+    weights: dict[str, Any] = {"id": new_id("w_"), "project_id": project_id, "model_id": "ft:tiny:p::1"}
+    weights |= {"base_model": "tiny", "blob_key": "", "metrics": {}}
+    with parts.database.transaction(project_id) as session:
+        if checkpoint:
+            made = client.fine_tuning.jobs.create(model="tiny", training_file=file)
+            session.add(CheckpointRow(**weights, job_id=made.id, step=1))
+        else:
+            session.add(AdapterRow(**weights, job_id="", recipe={}, train_seconds=1.0, trained_tokens=1))
+    client.models.delete("ft:tiny:p::1")
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.fine_tuning.jobs.create(model="ft:tiny:p::1", training_file=file)
+    assert refused.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.fine_tuning.jobs.create(model="tiny", training_file=file, extra_body={"init_adapter": weights["id"]})
+    assert refused.value.code == "adapter_not_found"
+
+
+def test_keeps_an_old_checkpoint_while_a_job_goes_on_from_it(
+    client: openai.OpenAI, parts: Wiring, project_id: str
+) -> None:
+    file = upload(client, sums(2))
+    running = client.fine_tuning.jobs.create(model="tiny", training_file=file)
+
+    def checkpoint(step: int) -> list[str]:
+        row = CheckpointRow(id=f"{running.id}:{step}", project_id=project_id, job_id=running.id, step=step, metrics={})
+        row.model_id, row.base_model, row.blob_key = f"ft:tiny:p::{step}", "tiny", f"key {step}"
+        with parts.database.transaction(project_id) as session:
+            return repository.record_checkpoint(session, row)
+
+    checkpoint(1)
+    going_on = client.fine_tuning.jobs.create(model="ft:tiny:p::1", training_file=file)
+    assert [checkpoint(step) for step in (2, 3, 4, 5)] == [[], [], [], ["key 2"]]
+    client.fine_tuning.jobs.cancel(going_on.id)
+    assert checkpoint(6) == ["key 3", "key 1"]
 
 
 def test_refuses_to_steer_a_job_where_that_makes_no_sense(
