@@ -237,7 +237,18 @@ class TrainingRun:
 
 
 def discard_stale(root: Path) -> None:
-    """Remove working folders that nobody has touched for a week: of jobs that were cancelled while they waited."""
+    """Remove working folders in which nothing was written for a week: of jobs that were cancelled while they waited.
+
+    Of all that is in them: a run that is long under way writes below its `states` alone.
+    """
     for folder in root.glob("*/"):
-        if folder.stat().st_mtime < time.time() - _STALE_SECONDS:
+        if _last_written(folder) < time.time() - _STALE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_written(folder: Path) -> float:
+    """When anything in it was written last, in seconds since 1970."""
+    try:
+        return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:  # somebody is at work there
+        return time.time()
