@@ -1,6 +1,6 @@
 """The one way to Postgres: transactions that carry their tenant, so that row-level security decides what is seen."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from shared.errors import Unavailable
 from shared.look_ups import LookUps
+
+_AFTER_COMMIT = "after commit"
 
 
 class Base(DeclarativeBase):
@@ -53,10 +55,15 @@ class Database:
 
     @contextmanager
     def transaction(self, project_id: str) -> Iterator[Session]:
-        """One transaction that sees `project_id`'s rows and no other's; commits at the end, rolls back on error."""
+        """One transaction that sees `project_id`'s rows and no other's; commits at the end, rolls back on error.
+
+        What `after_commit` was given runs at the end, unless it rolled back.
+        """
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             session.execute(sa.text("SELECT set_config('app.project_id', :project, true)"), {"project": project_id})
             yield session
+        for step in session.info.get(_AFTER_COMMIT, ()):
+            step(self)
 
     @contextmanager
     def system_transaction(self) -> Iterator[Session]:
@@ -75,3 +82,11 @@ class Database:
     def close(self) -> None:
         self._look_ups.close()
         self.engine.dispose()
+
+
+def after_commit(session: Session, step: Callable[[Database], None]) -> None:
+    """Have `step` run once the session's transaction has committed, and never if it does not.
+
+    For what no rollback takes back. It is too late to refuse anything: `step` must not raise.
+    """
+    session.info.setdefault(_AFTER_COMMIT, []).append(step)

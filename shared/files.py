@@ -5,16 +5,20 @@ Equal bytes of a project lie in storage once, whatever rows name them, so bytes 
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from shared.database import Base, TenantRow
+from shared.database import Base, Database, TenantRow, after_commit
 from shared.errors import NotFound
 from shared.ids import new_id
 from shared.storage import Blob, Bytes, Staged, Storage
+from shared.telemetry import logger
 
+log = logger(__name__)
 _MOMENT = sa.TIMESTAMP(timezone=True)
 BLOB_COLUMNS = (
     ("files", "blob_key"),
@@ -23,10 +27,15 @@ BLOB_COLUMNS = (
     ("checkpoints", "blob_key"),
     ("batches", "input_blob_key"),
     ("training_jobs", "resume_blob_key"),
+    ("held_files", "blob_key"),
     ("experiment_reports", "markdown_key"),
     ("experiment_reports", "html_key"),
 )
 """Every column that names bytes in storage: bytes go when none of them names them any more."""
+
+
+UNDELETED: Any = {"read": True, "key_share": True}
+"""How to lock rows that nobody shall delete until the transaction ends (FOR KEY SHARE)."""
 
 
 class FileMissing(NotFound):
@@ -60,8 +69,7 @@ def get_file(session: Session, file_id: str, *, param: str = "file_id") -> File:
 
 def hold_file(session: Session, file_id: str, *, param: str = "file_id") -> File:
     """The file, whose bytes stay until the transaction ends: time to write a row that names them too."""
-    lock_blobs(session, [get_file(session, file_id, param=param).blob_key])
-    session.expire_all()
+    session.execute(sa.select(File.id).where(File.id == file_id).with_for_update(**UNDELETED))
     return get_file(session, file_id, param=param)
 
 
@@ -121,13 +129,24 @@ def keep_blob(session: Session, staged: Staged) -> Blob:
 
 
 def release_blobs(session: Session, storage: Storage, project_id: str, keys: Iterable[str]) -> None:
-    """Delete the bytes that no row names any more, once the caller has deleted its own rows."""
-    keys = sorted(set(keys))
-    lock_blobs(session, keys)
-    session.flush()
-    for key in keys:
-        if not blob_is_used(session, key):
-            storage.delete(project_id, key)
+    """Delete the bytes that no row names any more, once the caller has deleted its own rows and has committed that.
+
+    Not before: a commit may fail, and its rows would be there again and name bytes that are gone.
+    """
+    for key in sorted(set(keys)):
+        after_commit(session, partial(_delete_unnamed, storage=storage, project_id=project_id, key=key))
+
+
+def _delete_unnamed(database: Database, *, storage: Storage, project_id: str, key: str) -> None:
+    """Delete the bytes unless a row names them, also one that came since they were let go."""
+    try:
+        with database.transaction(project_id) as session:
+            lock_blobs(session, [key])
+            if not blob_is_used(session, key):
+                storage.delete(project_id, key)
+    except (SQLAlchemyError, OSError) as error:
+        # what let them go has happened: bytes that stay take room, an error would deny what is done
+        log.warning("bytes that nothing names stay", key=key, error=str(error).splitlines()[0])
 
 
 def lock_blobs(session: Session, keys: Iterable[str]) -> None:

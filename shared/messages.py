@@ -87,6 +87,17 @@ class DeleteWeights(Command):
     weights_id: str
 
 
+class ReleaseTraining(Command):
+    """Let go of what an ended training job still holds: files, the state to go on from. A trigger orders it.
+
+    Not on the queue of trainings: it is a moment's work, and what is held may be large.
+    """
+
+    kind: ClassVar[str] = "training.release"
+    queue: ClassVar[str] = "search"
+    training_job_id: str
+
+
 class SteerSearch(Command):
     """Look at a search and its trials and do what is next; sent when one was validated, and when the time is over."""
 
@@ -289,3 +300,19 @@ class FinishBatch(JobEnded):
 
     kind: ClassVar[str] = "evaluation.finish_batch"
     queue: ClassVar[str] = "evaluation"
+
+
+INTERNAL_KINDS = frozenset(
+    command.kind
+    for command in (
+        PurgeExpired,
+        DeleteWeights,
+        ReleaseTraining,
+        SteerSearch,
+        FreeVectorStore,
+        AdvanceExperiment,
+        AdvanceSearch,
+        FinishBatch,
+    )
+)
+"""What services owe to what was ordered before: no client ordered it, so none may cancel or pause it."""

@@ -92,6 +92,12 @@ checkpoints = _table(
 )
 """training: LoRA weights of single steps; the last three of a job."""
 
+training_jobs = _table("training_jobs", id=sa.Text(), project_id=sa.Text(), init_adapter_id=sa.Text())
+"""training: what is or was trained, and from which weights; its state is the `jobs` row of the same id."""
+
+searches = _table("searches", id=sa.Text(), project_id=sa.Text(), status=sa.Text(), init_adapter_id=sa.Text())
+"""training: searches for a recipe, under way while `running` or `paused`."""
+
 vector_stores = _table(
     "vector_stores",
     id=sa.Text(),

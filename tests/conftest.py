@@ -119,7 +119,8 @@ def project_id(admin_database: Database, database: Database) -> Iterator[str]:
     made = make_project(admin_database)
     yield made
     with database.transaction(made) as session:
-        session.execute(sa.text(_END_WORK))
+        for _ in ("what is open", "what its end ordered"):
+            session.execute(sa.text(_END_WORK))
 
 
 def make_project(admin_database: Database) -> str:

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKERS = {"data": 2, "training": 1, "search": 2, "retrieval": 32, "generation": 128, "evaluation": 16}
 """Slots per worker; a generation slot is one request in flight, all served by one batching engine.
 
-Searches have a worker of their own: what they decide is a moment's work that must not wait for a training to end.
+Searches have a worker of their own: what they decide is a moment's work that must not wait for a training to end. So is
+letting go of what an ended training held.
 """
 
 QUEUES = (

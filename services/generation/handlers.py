@@ -34,6 +34,7 @@ from shared.live import LiveContext
 from shared.live.bodies import read_body
 from shared.messages import DeleteWeights, OrderedVariant, OrderRelease, OrderVariants
 from shared.prompt_format import Passage, PromptSpec, render, within
+from shared.weights import lock_weights
 
 _SEARCH_SECONDS = 60.0
 
@@ -138,7 +139,6 @@ def delete_model(session: Session, project_id: str, model: str, *, models_dir: A
         repository.delete_variant(session, variant)
     elif (tuned := repository.adapter(session, model_id=model) or repository.checkpoint(session, model)) is not None:
         weights, _ = tuned
-        repository.lock_adapter(session, weights.id)
         repository.check_unused(session, weights)
         jobs.send(session, project_id, DeleteWeights(weights_id=weights.id), subject_id=weights.id)
     else:
@@ -181,7 +181,7 @@ def _prompt(wanted: OrderedVariant) -> PromptSpec | None:
 
 
 def _check_adapter(session: Session, adapter_id: str, base_model: str) -> None:
-    repository.lock_adapter(session, adapter_id)
+    lock_weights(session, adapter_id)
     found = repository.adapter(session, id=adapter_id)
     if found is None:
         raise VariantNotFound(f"There is no adapter {adapter_id!r} in this project.", param="adapter_id")

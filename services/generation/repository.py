@@ -12,20 +12,11 @@ from services.generation.errors import AdapterInUse, PromptNotFound, ReleaseNotF
 from services.generation.tables import Prompt, Release, Variant
 from shared import read_models
 from shared.ids import new_id
-from shared.jobs.tables import Job
-from shared.messages import DeleteWeights
 from shared.prompt_format import PromptSpec
+from shared.weights import are_there, lock_weights, user_of
 
 _ADAPTERS = read_models.adapters
 _CHECKPOINTS = read_models.checkpoints
-
-
-def _there(weights: sa.TableClause) -> sa.ColumnElement[bool]:
-    """Its deletion is not ordered: what is deleted is gone at once, although training may be too busy to do it yet."""
-    ordered = sa.exists().where(
-        Job.kind == DeleteWeights.kind, Job.subject_id == weights.c.id, Job.status.not_in({"failed", "cancelled"})
-    )
-    return ~ordered
 
 
 def save_prompt(session: Session, project_id: str, name: str, spec: PromptSpec) -> Prompt:
@@ -115,7 +106,7 @@ def all_variants(session: Session) -> list[Variant]:
 def adapters(session: Session) -> list[Any]:
     """Rows of training's adapters, newest first: id, model_id, base_model, created_at."""
     columns = (_ADAPTERS.c.id, _ADAPTERS.c.model_id, _ADAPTERS.c.base_model, _ADAPTERS.c.created_at)
-    query = sa.select(*columns).where(_there(_ADAPTERS))
+    query = sa.select(*columns).where(are_there(_ADAPTERS.c.id))
     return list(session.execute(query.order_by(_ADAPTERS.c.created_at.desc(), _ADAPTERS.c.id)))
 
 
@@ -123,7 +114,7 @@ def adapter(session: Session, *, id: str | None = None, model_id: str | None = N
     """An adapter with its base model's id."""
     columns = (_ADAPTERS.c.id, _ADAPTERS.c.model_id, _ADAPTERS.c.blob_key, _ADAPTERS.c.base_model)
     wanted = _ADAPTERS.c.id == id if id is not None else _ADAPTERS.c.model_id == model_id
-    row = session.execute(sa.select(*columns).where(wanted, _there(_ADAPTERS))).one_or_none()
+    row = session.execute(sa.select(*columns).where(wanted, are_there(_ADAPTERS.c.id))).one_or_none()
     return None if row is None else (Adapter(row.id, row.model_id, row.blob_key), row.base_model)
 
 
@@ -131,13 +122,13 @@ def checkpoints(session: Session) -> list[Any]:
     """Rows of training's checkpoints, newest first: model_id, created_at."""
     columns = (_CHECKPOINTS.c.model_id, _CHECKPOINTS.c.created_at)
     order = (_CHECKPOINTS.c.created_at.desc(), _CHECKPOINTS.c.step.desc(), _CHECKPOINTS.c.id)
-    return list(session.execute(sa.select(*columns).where(_there(_CHECKPOINTS)).order_by(*order)))
+    return list(session.execute(sa.select(*columns).where(are_there(_CHECKPOINTS.c.id)).order_by(*order)))
 
 
 def checkpoint(session: Session, model_id: str) -> tuple[Adapter, str] | None:
     """A checkpoint as the adapter that it is, with its base model's id."""
     columns = (_CHECKPOINTS.c.id, _CHECKPOINTS.c.model_id, _CHECKPOINTS.c.blob_key, _CHECKPOINTS.c.base_model)
-    wanted = (_CHECKPOINTS.c.model_id == model_id, _there(_CHECKPOINTS))
+    wanted = (_CHECKPOINTS.c.model_id == model_id, are_there(_CHECKPOINTS.c.id))
     row = session.execute(sa.select(*columns).where(*wanted)).one_or_none()
     return None if row is None else (Adapter(row.id, row.model_id, row.blob_key), row.base_model)
 
@@ -153,18 +144,12 @@ def delete_variant(session: Session, found: Variant) -> None:
     session.delete(found)
 
 
-def lock_adapter(session: Session, adapter_id: str) -> None:
-    """Hold off whoever else makes a variant with the adapter or deletes it, until the transaction ends."""
-    session.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"adapter:{adapter_id}"})
-
-
 def check_unused(session: Session, adapter: Adapter) -> None:
-    """Raise AdapterInUse if a variant answers with the adapter."""
-    user = session.scalar(sa.select(Variant.model_id).where(Variant.adapter_id == adapter.id).limit(1))
+    """Raise AdapterInUse if anything needs the weights; whoever would need them next is held off."""
+    lock_weights(session, adapter.id)
+    user = user_of(session, adapter.id)
     if user is not None:
-        raise AdapterInUse(
-            f"The variant {user!r} answers with {adapter.model_id!r}; delete the variant first.", param="model"
-        )
+        raise AdapterInUse(f"{adapter.model_id!r} is needed by {user}; delete or cancel that first.", param="model")
 
 
 def _slug(name: str) -> str:

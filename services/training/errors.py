@@ -6,8 +6,7 @@ UpliftError
 │                     TrainingFileNotFound, WrongFilePurpose, CorpusNotFound,
 │                     QuantisationUnavailable, ShardingUnsupported
 ├── NotFound 404: TrainingJobNotFound, RecipeNotFound, BaseModelNotFound, DatasetNotFound, AdapterNotFound
-├── Conflict, answered as 400: DatasetNotReady, CorpusNotReady, CorpusFileDeleted,
-│                                JobNotPausable, JobNotResumable
+├── Conflict, answered as 400: DatasetNotReady, CorpusNotReady, JobNotPausable, JobNotResumable
 └── TrainingFailed 500: NonFiniteLoss, OutOfMemory, DiskFull, DoesNotFit, ExceedsBudget
 """
 
@@ -130,13 +129,6 @@ class CorpusNotReady(Conflict):
 
     status = 400
     code = "vector_store_not_ready"
-
-
-class CorpusFileDeleted(Conflict):
-    """A file that the job learns from was deleted between two of its attempts; going on would need the same rows."""
-
-    status = 400
-    code = "corpus_file_deleted"
 
 
 class JobNotPausable(Conflict):

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from services.training import repository
+from services.training import held, repository
 from services.training.errors import FineTuningUnsupported, InvalidRecipe, JobNotPausable, JobNotResumable, wrong_start
 from services.training.quantisation import check_quantisation
 from services.training.recipe import Recipe
@@ -19,9 +19,8 @@ from shared.files import release_blobs
 from shared.ids import new_id
 from shared.jobs.context import JobContext
 from shared.jobs.tables import Job
-from shared.messages import DeleteWeights, OrderTraining, TrainAdapter
+from shared.messages import DeleteWeights, OrderTraining, ReleaseTraining, TrainAdapter
 from shared.prompt_format import PromptSpec
-from shared.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,12 @@ class NewTrainingJob:
     init_adapter: str | None
     replay_file: str | None = None
     max_minutes: float | None = None
+
+    @property
+    def files(self) -> dict[str, str | None]:
+        """What it learns from beside a dataset, by the field that names it."""
+        names = ("training_file", "validation_file", "replay_file")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,18 @@ def check_order(session: Session, wanted: NewTrainingJob, settings: TrainingSett
 
 
 def add_training_job(
-    session: Session, project_id: str, wanted: NewTrainingJob, start: StartPoint, **sending: Any
+    session: Session,
+    project_id: str,
+    wanted: NewTrainingJob,
+    start: StartPoint,
+    *,
+    held_by: str | None = None,
+    **sending: Any,
 ) -> tuple[TrainingJob, Job]:
-    """The job's row and its order; `sending` goes to `jobs.send`, for those who want to hear of its end."""
+    """The job's row and its order; from now on it holds its files, which may be gone but for what `held_by` holds.
+
+    `sending` goes to `jobs.send`, for those who want to hear of its end.
+    """
     job_id = new_id("ftjob-")
     command = TrainAdapter(training_job_id=job_id)
     job = jobs.send(session, project_id, command, job_id=job_id, subject_id=job_id, **sending)
@@ -99,26 +113,27 @@ def add_training_job(
         max_minutes=wanted.max_minutes,
     )
     repository.add(session, row)
+    if held_by is None:
+        held.hold_files(session, project_id, job_id, wanted.files)
+    else:
+        held.share(session, held_by, job_id)
     return row, job
 
 
-def cancel_job(session: Session, storage: Storage, job_id: str, *, why: str | None = None) -> None:
-    """Cancel: waiting or paused work ends here, running work at its next check. The job's events say `why`."""
+def cancel_job(session: Session, job_id: str, *, why: str | None = None) -> None:
+    """Cancel: waiting or paused work ends here, running work at its next check. The job's events say so, and `why`."""
     row, _ = repository.get_job(session, job_id)
     if why is not None:
         repository.add_event(session, row.project_id, job_id, f"Stopping: {why}")
-    if jobs.cancel(session, job_id).status == "cancelled":
-        repository.add_event(session, row.project_id, job_id, "Fine-tuning job cancelled")
-        release_blobs(session, storage, row.project_id, repository.keep_state(session, job_id, None, None))
+    jobs.cancel(session, job_id)
 
 
 def pause_job(session: Session, job_id: str) -> None:
     """Pause: waiting work at once, running work once its state is saved. JobNotPausable if it is paused already."""
-    row, _ = repository.get_job(session, job_id)
+    repository.get_job(session, job_id)
     if jobs.get(session, job_id, lock=True).status == "paused":
         raise JobNotPausable(f"{job_id} is paused already; resume it or cancel it.", param="fine_tuning_job_id")
-    if jobs.pause(session, job_id).status == "paused":
-        repository.add_event(session, row.project_id, job_id, "Fine-tuning job paused")
+    jobs.pause(session, job_id)
 
 
 def resume_job(session: Session, job_id: str) -> None:
@@ -149,6 +164,14 @@ def delete_weights(context: JobContext, command: DeleteWeights) -> None:
         keys = repository.delete_weights(session, command.weights_id)
         release_blobs(session, context.wiring.storage, context.project_id, keys)
         context.succeed(session, {"deleted": bool(keys)})
+
+
+def release_training(context: JobContext, command: ReleaseTraining) -> None:
+    """Let go of what the ended job still holds, however it ended."""
+    with context.transaction() as session:
+        keys = held.let_go(session, command.training_job_id)
+        release_blobs(session, context.wiring.storage, context.project_id, keys)
+        context.succeed(session, {"training_job_id": command.training_job_id})
 
 
 def _row_of(context: JobContext, session: Session, command: OrderTraining) -> TrainingJob:
@@ -191,8 +214,14 @@ def _start_point(session: Session, wanted: NewTrainingJob) -> StartPoint:
 
 
 def _check_start(session: Session, adapter_id: str | None, recipe: Recipe) -> None:
-    """AdapterMismatch where an adapter would be trained from a whole model's weights, or a whole model from one's."""
-    if adapter_id is not None and (repository.tune_of(session, adapter_id) == "full") != (recipe.tune == "full"):
+    """Hold the weights that are gone on from.
+
+    AdapterMismatch where an adapter would be trained from a whole model's weights, or a whole model from one's.
+    """
+    if adapter_id is None:
+        return
+    repository.hold_start(session, adapter_id)
+    if (repository.tune_of(session, adapter_id) == "full") != (recipe.tune == "full"):
         raise wrong_start(recipe.tune)
 
 
@@ -250,3 +279,5 @@ JOB_HANDLERS: dict[Any, Any] = {
     OrderTraining: order_training,
     DeleteWeights: delete_weights,
 }
+RELEASE_HANDLERS: dict[Any, Any] = {ReleaseTraining: release_training}
+"""For the search worker, whose jobs do not wait for a training to end."""

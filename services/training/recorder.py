@@ -127,7 +127,7 @@ class Recorder:
             with self._context.transaction() as session:
                 blob = keep_blob(session, staged)
                 old = repository.keep_state(session, self._job.id, event.step, blob.key)
-        self._release(old)
+                release_blobs(session, self._storage, self._job.project_id, old)
 
     def _keep_checkpoint(self, event: CheckpointSaved) -> None:
         with self._context.transaction() as session:
@@ -155,7 +155,7 @@ class Recorder:
                     f"Checkpoint created at step {event.step}",
                     data={"step": event.step, "fine_tuned_model_checkpoint": row.model_id},
                 )
-        self._release(old)
+                release_blobs(session, self._storage, row.project_id, old)
 
     @contextmanager
     def _staged(self, folder: Path) -> Iterator[Staged | None]:
@@ -174,8 +174,3 @@ class Recorder:
                 log.info("dropped before it was stored", folder=folder.name)
                 staged = None
             yield staged
-
-    def _release(self, keys: list[str]) -> None:
-        if keys:
-            with self._context.transaction() as session:
-                release_blobs(session, self._storage, self._job.project_id, keys)

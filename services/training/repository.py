@@ -22,8 +22,9 @@ from services.training.errors import (
 from services.training.tables import AdapterRow, CheckpointRow, TrainingJob
 from shared import read_models as others
 from shared.errors import InvalidInput
-from shared.files import File, alive
+from shared.files import UNDELETED, File, alive
 from shared.jobs.tables import Job, JobEvent
+from shared.weights import are_there, lock_weights, user_of
 
 _PURPOSE = "fine-tune"
 _PROJECTS = sa.table("projects", sa.column("id", sa.Text()), sa.column("name", sa.Text()))
@@ -122,33 +123,22 @@ def check_vector_store(session: Session, store_id: str, *, param: str) -> None:
         raise CorpusNotReady(f"The vector store {store_id} is {status}; wait until it is completed.", param=param)
 
 
-def store_files(session: Session, store_id: str, *, param: str) -> list[list[str]]:
-    """[name, blob key] of the store's indexed files that are still there, in the order of their names."""
+def store_files(session: Session, store_id: str, *, param: str) -> list[tuple[str, str]]:
+    """(name, blob key) of the store's indexed files that are still there, in the order of their names.
+
+    None of them can be deleted until the transaction ends.
+    """
     check_vector_store(session, store_id, param=param)
     table = others.documents
     ids = sa.select(table.c.file_id).where(table.c.vector_store_id == store_id)
-    query = sa.select(File.filename, File.blob_key).where(File.id.in_(ids), alive())
-    return [[name, key] for name, key in session.execute(query.order_by(File.filename, File.id))]
-
-
-def keep_store_files(session: Session, job_id: str) -> TrainingJob:
-    """The job's row, in which the files of the vector stores it names are written down the first time.
-
-    Every attempt reads these: a store goes on living, and other rows would be another run.
-    """
-    job = session.get_one(TrainingJob, job_id)
-    named = {"training_file": job.training_file, "validation_file": job.validation_file}
-    stores = {param: source for param, source in named.items() if source is not None and is_vector_store(source)}
-    if stores and job.store_files is None:
-        job.store_files = {param: store_files(session, store, param=param) for param, store in stores.items()}
-        session.flush()
-    return job
+    query = sa.select(File.filename, File.blob_key).where(File.id.in_(ids), alive()).with_for_update(**UNDELETED)
+    return [(name, key) for name, key in session.execute(query.order_by(File.filename, File.id))]
 
 
 def adapter(session: Session, adapter_id: str) -> AdapterRow:
     """An adapter by its id or its model id; AdapterNotFound."""
     query = sa.select(AdapterRow).where(sa.or_(AdapterRow.id == adapter_id, AdapterRow.model_id == adapter_id))
-    found = session.scalars(query).one_or_none()
+    found = session.scalars(query.where(are_there(AdapterRow.id))).one_or_none()
     if found is None:
         raise AdapterNotFound(f"There is no adapter {adapter_id!r} in this project.", param="init_adapter")
     return found
@@ -156,10 +146,17 @@ def adapter(session: Session, adapter_id: str) -> AdapterRow:
 
 def find_start(session: Session, model_id: str) -> AdapterRow | CheckpointRow | None:
     """The fine-tuned model or checkpoint of that model id, whose weights a job can go on from."""
-    tuned = session.scalars(sa.select(AdapterRow).where(AdapterRow.model_id == model_id)).one_or_none()
-    if tuned is not None:
-        return tuned
-    return session.scalars(sa.select(CheckpointRow).where(CheckpointRow.model_id == model_id)).one_or_none()
+    adapters = sa.select(AdapterRow).where(AdapterRow.model_id == model_id, are_there(AdapterRow.id))
+    checkpoints = sa.select(CheckpointRow).where(CheckpointRow.model_id == model_id, are_there(CheckpointRow.id))
+    return session.scalars(adapters).one_or_none() or session.scalars(checkpoints).one_or_none()
+
+
+def hold_start(session: Session, start_id: str) -> None:
+    """Nobody deletes these weights until a row says that a job goes on from them; AdapterNotFound if they are gone."""
+    lock_weights(session, start_id)
+    checkpoints = sa.select(CheckpointRow.id).where(CheckpointRow.id == start_id, are_there(CheckpointRow.id))
+    if session.scalar(checkpoints) is None:
+        adapter(session, start_id)
 
 
 def start_weights(session: Session, start_id: str) -> str:
@@ -208,16 +205,11 @@ def metrics(session: Session, job_id: str) -> Iterator[dict[str, Any]]:
         yield data or {}
 
 
-def keep_state(session: Session, job_id: str, step: int | None, blob_key: str | None) -> list[str]:
-    """Let an interrupted run go on from this state; answers the blob keys of the one before.
-
-    None where the job ends and nothing goes on: then the files of its vector stores are forgotten, too.
-    """
+def keep_state(session: Session, job_id: str, step: int, blob_key: str) -> list[str]:
+    """Let an interrupted run go on from this state; answers the blob keys of the one before."""
     job = session.get_one(TrainingJob, job_id)
     old = job.resume_blob_key
     job.resume_step, job.resume_blob_key = step, blob_key
-    if blob_key is None:
-        job.store_files = None
     session.flush()
     return [old] if old is not None else []
 
@@ -228,15 +220,18 @@ def has_checkpoint(session: Session, job_id: str, step: int) -> bool:
 
 
 def record_checkpoint(session: Session, row: CheckpointRow) -> list[str]:
-    """Add a checkpoint and drop those beyond the last three; answers the blob keys of the dropped ones."""
+    """Add a checkpoint and drop those beyond the last three that nothing goes on from; answers their blob keys."""
     session.add(row)
     session.flush()
     query = sa.select(CheckpointRow).where(CheckpointRow.job_id == row.job_id).order_by(CheckpointRow.step.desc())
-    old = list(session.scalars(query.offset(KEPT_CHECKPOINTS)))
-    for checkpoint in old:
-        session.delete(checkpoint)
+    dropped = []
+    for checkpoint in session.scalars(query.offset(KEPT_CHECKPOINTS)).all():
+        lock_weights(session, checkpoint.id)
+        if user_of(session, checkpoint.id) is None:
+            session.delete(checkpoint)
+            dropped.append(checkpoint.blob_key)
     session.flush()
-    return [checkpoint.blob_key for checkpoint in old]
+    return dropped
 
 
 def list_checkpoints(

@@ -63,7 +63,7 @@ def show_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
 @router.post("/jobs/{job_id}/cancel")
 def cancel_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Cancel: at once if it waits, within seconds if it runs."""
-    return _steer(lambda session: handlers.cancel_job(session, parts.storage, job_id), job_id, who, parts)
+    return _steer(lambda session: handlers.cancel_job(session, job_id), job_id, who, parts)
 
 
 @router.post("/jobs/{job_id}/pause")

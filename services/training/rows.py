@@ -4,20 +4,21 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from sqlalchemy.orm import Session
 
-from services.training import corpus, repository
+from services.training import corpus, held, repository
 from services.training.domain import Document, Example
-from services.training.errors import CorpusFileDeleted, NoTrainingExamples
+from services.training.errors import NoTrainingExamples
 from services.training.recipe import Recipe
 from services.training.rendering import Renderer
 from services.training.settings import TrainingSettings
-from services.training.tables import TrainingJob
+from services.training.tables import HeldFile, TrainingJob
 from services.training.training_files import Source, holds_texts, read_chats, read_preferences, read_texts
 from shared.document_text import to_text
 from shared.prompt_format import PromptSpec
-from shared.storage import BlobMissing, Storage
+from shared.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,10 @@ class RowWriter:
 
     def _replay(self, path: Path, recipe: Recipe) -> str:
         """Write what is replayed, chats or documents, whichever the file holds; answers the hash of the rows."""
-        row = repository.training_file(self.session, str(self.job.replay_file), param="replay_file")
-        source = Source("replay_file", row.filename, self.settings.max_line_bytes)
-        with self.storage.open(self.job.project_id, row.blob_key) as stored:
+        source, file = self._source("replay_file")
+        with self._open(file) as stored:
             texts = holds_texts(stored, source)
-        with self.storage.open(self.job.project_id, row.blob_key) as stored:
+        with self._open(file) as stored:
             if texts:
                 return self._write(path, read_texts(stored, source), recipe).sha256
             return self._renderer().write(path, read_chats(stored, source))[1]
@@ -81,10 +81,10 @@ class RowWriter:
         """A file where the job names one for the split, or else the dataset's split."""
         param, file_id = self._named(split)
         if file_id is not None:
-            row = repository.training_file(self.session, file_id, param=param)
+            source, file = self._source(param)
             read = read_preferences if recipe.objective == "dpo" else read_chats
-            with self.storage.open(self.job.project_id, row.blob_key) as stored:
-                yield from read(stored, Source(param, row.filename, self.settings.max_line_bytes))
+            with self._open(file) as stored:
+                yield from read(stored, source)
         elif self.job.dataset_id is not None:
             yield from repository.examples(self.session, self.job.dataset_id, split)
 
@@ -114,27 +114,27 @@ class RowWriter:
         param, named = self._named(split)
         assert named is not None, "a job without a source is never made"
         if repository.is_vector_store(named):
-            yield from self._stored_documents(param, named)
+            yield from self._stored_documents(param)
             return
-        row = repository.training_file(self.session, named, param=param)
-        with self.storage.open(self.job.project_id, row.blob_key) as stored:
-            yield from read_texts(stored, Source(param, row.filename, self.settings.max_line_bytes))
+        source, file = self._source(param)
+        with self._open(file) as stored:
+            yield from read_texts(stored, source)
 
-    def _stored_documents(self, param: str, store_id: str) -> Iterator[Document]:
-        """Of the files that the store had at the first attempt; CorpusFileDeleted where one is gone since."""
-        assert self.job.store_files is not None, "an attempt begins by writing them down"
-        for filename, blob_key in self.job.store_files[param]:
-            try:
-                stored = self.storage.open(self.job.project_id, blob_key)
-            except BlobMissing as error:
-                raise CorpusFileDeleted(
-                    f"{filename} of the vector store {store_id} was deleted after this job had begun, so it cannot go "
-                    "on with the same documents. Start a new job: it learns from the store as it is then.",
-                    param=param,
-                ) from error
-            with stored:
-                text = to_text(filename, stored.read())
+    def _stored_documents(self, param: str) -> Iterator[Document]:
+        """Of the files that the store had at the first attempt."""
+        for file in held.held_documents(self.session, self.job, param):
+            with self._open(file) as stored:
+                text = to_text(file.filename, stored.read())
             yield Document(text, corpus.group_of(text))
+
+    # --- where they lie ---
+
+    def _source(self, param: str) -> tuple[Source, HeldFile]:
+        file = held.held_file(self.session, self.job, param)
+        return Source(param, file.filename, self.settings.max_line_bytes), file
+
+    def _open(self, file: HeldFile) -> IO[bytes]:
+        return self.storage.open(self.job.project_id, file.blob_key)
 
     def _named(self, split: str) -> tuple[str, str | None]:
         """The job's field for the split, and what it says."""

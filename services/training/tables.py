@@ -40,12 +40,25 @@ class TrainingJob(TenantRow, Base):
     """In place of the recipe's, since memory ran out once."""
     max_minutes: Mapped[float | None] = mapped_column(sa.Double)
     """The budget: a run that is estimated to take longer is refused before its first step."""
-    store_files: Mapped[dict[str, Any] | None]
-    """By the field that names a vector store, (name, blob key) of each of its files as the first attempt found them."""
     result_files: Mapped[list[Any]] = mapped_column(server_default="[]")
     fine_tuned_model: Mapped[str | None]
     trained_tokens: Mapped[int | None] = mapped_column(sa.BigInteger)
     created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())
+
+
+class HeldFile(TenantRow, Base):
+    """A file that an unfinished training job or search reads, whatever became of its `files` row.
+
+    `param` is the field that names it, or the vector store it is the `position`-th file of.
+    """
+
+    __tablename__ = "held_files"
+
+    owner_id: Mapped[str] = mapped_column(primary_key=True)
+    param: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    filename: Mapped[str]
+    blob_key: Mapped[str]
 
 
 class AdapterRow(TenantRow, Base):

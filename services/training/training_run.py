@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from services.training import repository
+from services.training import held, repository
 from services.training.child import run_child
 from services.training.domain import fine_tuned_model_id
 from services.training.errors import OutOfMemory, TrainingChildDied, TrainingChildStopped
@@ -58,16 +58,14 @@ class TrainingRun:
         except TrainingChildStopped as stopped:
             if stopped.wish == "cancel":
                 end = "cancelled"
-                self._give_up("Fine-tuning job cancelled")
+                self._discard()
                 raise JobCancelled(self._job.id) from stopped
-            if stopped.wish == "pause":
-                self._context.event("Fine-tuning job paused")
             raise HandOver(stopped.wish) from stopped
         except (UpliftError, TrainingChildDied) as error:
             last = self._context.job.attempt >= self._context.job.max_attempts
             if last or (isinstance(error, UpliftError) and not error.retryable):
                 end = "failed"
-                self._give_up(f"Fine-tuning job failed: {error}", level="error")
+                self._discard()
             raise
         finally:
             self._recorder.loggers.close(end)
@@ -107,8 +105,9 @@ class TrainingRun:
     def _prepare(self) -> Path:
         """Rows, the state of an earlier attempt, and the order in the working folder; answers the order's path."""
         with self._context.transaction() as session:
-            self._job = job = repository.keep_store_files(session, self._job.id)
-        folder = self._folder
+            self._job, _ = repository.get_job(session, self._job.id)
+            held.hold_stores(session, self._job)
+        job, folder = self._job, self._folder
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / "output", ignore_errors=True)
         # an earlier attempt's estimate is not this one's
@@ -216,8 +215,7 @@ class TrainingRun:
             row, _ = repository.get_job(session, job.id)
             row.fine_tuned_model, row.trained_tokens = adapter.model_id, adapter.trained_tokens
             row.result_files = [self._store_result(session)]
-            state = repository.keep_state(session, job.id, None, None)
-            release_blobs(session, self._storage, job.project_id, state)
+            release_blobs(session, self._storage, job.project_id, held.let_go(session, job.id))
             made = f"New fine-tuned model created: {adapter.model_id}"
             repository.add_event(session, job.project_id, job.id, made, data=metrics)
             repository.add_event(session, job.project_id, job.id, "The job has successfully completed")
@@ -235,20 +233,23 @@ class TrainingRun:
         project = self._job.project_id
         return store_file(session, self._storage, project, filename=FILENAME, purpose=PURPOSE, chunks=steps).id
 
-    def _give_up(self, message: str, *, level: str = "info") -> None:
-        """The job ends without a model: say so, and drop what it would have gone on from. Checkpoints stay."""
-        self._discard()
-        with self._context.transaction() as session:
-            repository.add_event(session, self._job.project_id, self._job.id, message, level=level)
-            state = repository.keep_state(session, self._job.id, None, None)
-            release_blobs(session, self._storage, self._job.project_id, state)
-
     def _discard(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def discard_stale(root: Path) -> None:
-    """Remove working folders that nobody has touched for a week: of jobs that were cancelled while they waited."""
+    """Remove working folders in which nothing was written for a week: of jobs that were cancelled while they waited.
+
+    Of all that is in them: a run that is long under way writes below its `states` alone.
+    """
     for folder in root.glob("*/"):
-        if folder.stat().st_mtime < time.time() - _STALE_SECONDS:
+        if _last_written(folder) < time.time() - _STALE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_written(folder: Path) -> float:
+    """When anything in it was written last, in seconds since 1970."""
+    try:
+        return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:  # somebody is at work there
+        return time.time()

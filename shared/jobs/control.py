@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 from shared.errors import Conflict, NotFound
 from shared.jobs.queue import wake
 from shared.jobs.tables import TERMINAL, Job, JobEvent
+from shared.messages import INTERNAL_KINDS
 
 
 class JobNotFound(NotFound):
@@ -17,6 +18,13 @@ class JobAlreadyEnded(Conflict):
 
     status = 400
     code = "job_already_ended"
+
+
+class JobNotSteerable(Conflict):
+    """A 400, as `JobAlreadyEnded`: no client ordered this work, it follows from what was ordered."""
+
+    status = 400
+    code = "job_not_steerable"
 
 
 def get(session: Session, job_id: str, *, lock: bool = False) -> Job:
@@ -84,6 +92,17 @@ def resume(session: Session, job_id: str) -> Job:
         session.flush()
         wake(session, job)
     return job
+
+
+def refuse_internal(session: Session, job_id: str) -> None:
+    """JobNotSteerable for work that a service owes to what was ordered before; services themselves may steer it."""
+    job = get(session, job_id)
+    if job.kind in INTERNAL_KINDS:
+        raise JobNotSteerable(
+            f"Job {job.id} ({job.kind}) brings to its end what was ordered before, so it cannot be cancelled or "
+            "paused. Cancel what was ordered instead, while it runs.",
+            param="job_id",
+        )
 
 
 def events(

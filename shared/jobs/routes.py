@@ -69,15 +69,17 @@ def list_events(
 
 @router.post("/{job_id}/cancel")
 def cancel_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
-    """Cancel: at once if it waits, at its next check if it runs."""
+    """Cancel: at once if it waits, at its next check if it runs. Work that no client ordered is refused."""
     with parts.database.transaction(who.project_id) as session:
+        control.refuse_internal(session, job_id)
         return job_object(control.cancel(session, job_id))
 
 
 @router.post("/{job_id}/pause")
 def pause_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
-    """Pause: running work saves its state first."""
+    """Pause: running work saves its state first. Work that no client ordered is refused."""
     with parts.database.transaction(who.project_id) as session:
+        control.refuse_internal(session, job_id)
         return job_object(control.pause(session, job_id))
 
 

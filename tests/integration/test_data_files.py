@@ -4,11 +4,13 @@ import hashlib
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import openai
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from services.data.app import create_data_app
@@ -16,7 +18,7 @@ from services.data.errors import UploadRefused
 from services.data.handlers import delete_file, keep_file, open_file
 from services.data.settings import DataSettings
 from shared import files
-from shared.database import Database
+from shared.database import Database, after_commit
 from shared.storage import BlobMissing
 from shared.web import Caller
 from shared.wiring import Wiring
@@ -173,6 +175,53 @@ def test_stores_bytes_anew_that_a_deletion_took_in_between(
     monkeypatch.setattr(files, "lock_blobs", delete_then_lock)
     row = keep_file(wiring, project_id, io.BytesIO(b"bytes"), filename="f", purpose="batch", expires_after=None)
     assert b"".join(open_file(wiring, project_id, row.id)[1]) == b"bytes"
+
+
+@pytest.mark.parametrize("fails", ["the caller", "the connection"])
+def test_keeps_the_bytes_of_a_file_whose_deletion_does_not_commit(wiring: Wiring, project_id: str, fails: str) -> None:
+    row = keep_file(wiring, project_id, io.BytesIO(b"bytes"), filename="f", purpose="batch", expires_after=None)
+
+    def delete() -> None:
+        with wiring.database.transaction(project_id) as session:
+            files.remove_file(session, wiring.storage, files.get_file(session, row.id))
+            session.flush()
+            if fails == "the caller":
+                raise KeyError("what comes after it")
+            number = session.scalar(sa.text("SELECT pg_backend_pid()"))
+            with wiring.database.system_transaction() as other:
+                other.execute(sa.text("SELECT pg_terminate_backend(:number, 5000)"), {"number": number})
+
+    with pytest.raises(KeyError if fails == "the caller" else OperationalError):
+        delete()
+    assert b"".join(open_file(wiring, project_id, row.id)[1]) == b"bytes"
+    delete_file(wiring, project_id, row.id)
+    with pytest.raises(BlobMissing):
+        wiring.storage.open(project_id, row.blob_key)
+
+
+def test_keeps_bytes_that_are_named_again_before_they_are_deleted(wiring: Wiring, project_id: str) -> None:
+    first, second = (
+        partial(keep_file, wiring, project_id, io.BytesIO(b"bytes"), filename=name, purpose="batch", expires_after=None)
+        for name in ("first", "second")
+    )
+    row, again = first(), list[files.File]()
+    with wiring.database.transaction(project_id) as session:
+        after_commit(session, lambda _database: again.append(second()))
+        files.remove_file(session, wiring.storage, files.get_file(session, row.id))
+    assert b"".join(open_file(wiring, project_id, again[0].id)[1]) == b"bytes"
+
+
+def test_a_deletion_is_done_although_the_storage_fails(
+    wiring: Wiring, project_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: str) -> None:
+        raise OSError("the bucket is away")
+
+    row = keep_file(wiring, project_id, io.BytesIO(b"bytes"), filename="f", purpose="batch", expires_after=None)
+    monkeypatch.setattr(type(wiring.storage), "delete", fails)
+    delete_file(wiring, project_id, row.id)
+    with pytest.raises(files.FileMissing):
+        open_file(wiring, project_id, row.id)
 
 
 def test_keeps_equal_bytes_whole_while_many_come_and_go(wiring: Wiring, project_id: str) -> None:

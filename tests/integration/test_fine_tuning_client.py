@@ -17,6 +17,7 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
+from services.data.handlers import JOB_HANDLERS as DATA_HANDLERS
 from services.data.routes import router as data
 from services.generation.answering import AdapterRef, Delta, GenerationRequest, Sampling
 from services.generation.engine import Engine
@@ -25,12 +26,18 @@ from services.generation.routes import router as generation
 from services.training import quantisation, repository, training_run
 from services.training.child import run_child
 from services.training.errors import TrainingChildStopped
-from services.training.handlers import JOB_HANDLERS
+from services.training.handlers import JOB_HANDLERS, RELEASE_HANDLERS
 from services.training.routes import router as training
 from services.training.settings import TrainingSettings
+from services.training.tables import AdapterRow, CheckpointRow, HeldFile
+from shared import jobs
+from shared.files import File
 from shared.ids import new_id
+from shared.jobs.routes import router as jobs_router
 from shared.jobs.runner import JobRunner
+from shared.messages import PurgeExpired, ReleaseTraining
 from shared.settings import Settings
+from shared.storage import BlobMissing
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
 from tests.factories.tiny_model import make_tiny_model
@@ -66,7 +73,7 @@ def client(parts: Wiring, project_id: str, home: Path, monkeypatch: pytest.Monke
 
     unclosed = replace(parts)
     unclosed.close = lambda: None  # type: ignore[method-assign]
-    app = create_app("t", [data, training, generation], wiring_factory=lambda: unclosed, access=access)
+    app = create_app("t", [data, training, generation, jobs_router], wiring_factory=lambda: unclosed, access=access)
     with TestClient(app) as http:
         yield openai.OpenAI(api_key="any", base_url="http://testserver/v1", http_client=http, max_retries=0)
 
@@ -387,6 +394,80 @@ def test_a_job_whose_files_are_wrong_fails_naming_file_and_line(
         assert (newest.level, failed.error.message in newest.message) == ("error", True)
 
 
+def test_its_events_tell_how_it_ended_whichever_door_it_was_steered_at(
+    client: openai.OpenAI, runner: JobRunner, project_id: str
+) -> None:
+    def told(job_id: str) -> list[str]:
+        return [event.message for event in client.fine_tuning.jobs.list_events(job_id)]
+
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=upload(client, sums(2)))
+    created = f"Created fine-tuning job: {job.id}"
+    for steer in ("pause", "resume", "cancel"):
+        client.post(f"/jobs/{job.id}/{steer}", cast_to=object)
+    assert told(job.id) == ["Fine-tuning job cancelled", "Fine-tuning job paused", created]
+
+
+@pytest.mark.parametrize("wish", ["cancel", "pause", None])
+def test_its_events_tell_how_it_ended_without_a_worker(
+    client: openai.OpenAI, parts: Wiring, project_id: str, wish: str | None
+) -> None:
+    """Its last worker died: the leader among the dispatchers ends it."""
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=upload(client, sums(2)))
+    died = {"status": "running", "worker": "dead", "attempt": 3, "lease_expires_at": sa.func.now()}
+    died |= {f"{wish}_requested": True} if wish else {}
+    with parts.database.transaction(project_id) as session:
+        session.execute(sa.update(jobs.Job).where(jobs.Job.id == job.id).values(died))
+    with parts.database.system_transaction() as session:
+        session.execute(sa.text("SELECT * FROM requeue_expired_jobs()"))
+    newest = next(iter(client.fine_tuning.jobs.list_events(job.id)))
+    if wish:
+        assert newest.message == {"cancel": "Fine-tuning job cancelled", "pause": "Fine-tuning job paused"}[wish]
+    else:
+        assert newest.level == "error"
+        assert newest.message.startswith("Fine-tuning job failed: The worker died or fell silent on all 3 attempts")
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_goes_on_from_no_model_whose_deletion_is_ordered(
+    client: openai.OpenAI, parts: Wiring, project_id: str, checkpoint: bool
+) -> None:
+    file = upload(client, sums(2))
+    weights: dict[str, Any] = {"id": new_id("w_"), "project_id": project_id, "model_id": "ft:tiny:p::1"}
+    weights |= {"base_model": "tiny", "blob_key": "", "metrics": {}}
+    with parts.database.transaction(project_id) as session:
+        if checkpoint:
+            made = client.fine_tuning.jobs.create(model="tiny", training_file=file)
+            session.add(CheckpointRow(**weights, job_id=made.id, step=1))
+        else:
+            session.add(AdapterRow(**weights, job_id="", recipe={}, train_seconds=1.0, trained_tokens=1))
+    client.models.delete("ft:tiny:p::1")
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.fine_tuning.jobs.create(model="ft:tiny:p::1", training_file=file)
+    assert refused.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.fine_tuning.jobs.create(model="tiny", training_file=file, extra_body={"init_adapter": weights["id"]})
+    assert refused.value.code == "adapter_not_found"
+
+
+def test_keeps_an_old_checkpoint_while_a_job_goes_on_from_it(
+    client: openai.OpenAI, parts: Wiring, project_id: str
+) -> None:
+    file = upload(client, sums(2))
+    running = client.fine_tuning.jobs.create(model="tiny", training_file=file)
+
+    def checkpoint(step: int) -> list[str]:
+        row = CheckpointRow(id=f"{running.id}:{step}", project_id=project_id, job_id=running.id, step=step, metrics={})
+        row.model_id, row.base_model, row.blob_key = f"ft:tiny:p::{step}", "tiny", f"key {step}"
+        with parts.database.transaction(project_id) as session:
+            return repository.record_checkpoint(session, row)
+
+    checkpoint(1)
+    going_on = client.fine_tuning.jobs.create(model="ft:tiny:p::1", training_file=file)
+    assert [checkpoint(step) for step in (2, 3, 4, 5)] == [[], [], [], ["key 2"]]
+    client.fine_tuning.jobs.cancel(going_on.id)
+    assert checkpoint(6) == ["key 3", "key 1"]
+
+
 def test_refuses_to_steer_a_job_where_that_makes_no_sense(
     client: openai.OpenAI, runner: JobRunner, project_id: str
 ) -> None:
@@ -512,7 +593,7 @@ def test_goes_on_pretraining_on_documents(
     assert done.method.to_dict()["type"] == "continued_pretraining"
 
 
-@pytest.mark.parametrize("meanwhile", ["grows", "loses a file"])
+@pytest.mark.parametrize("meanwhile", ["grows", "loses files"])
 def test_a_later_attempt_learns_from_the_vector_store_as_the_first_found_it(
     client: openai.OpenAI,
     runner: JobRunner,
@@ -537,33 +618,128 @@ def test_a_later_attempt_learns_from_the_vector_store_as_the_first_found_it(
         rows.append(json.loads(order.read_text())["data_sha256"])
         return run_child(order, **given)
 
-    def store_files() -> Any:
-        with parts.database.transaction(project_id) as session:
-            return repository.get_job(session, job.id)[0].store_files
-
     monkeypatch.setattr(training_run, "run_child", hands_over)
     assert runner.run(project_id, job.id) == "handed over"
-    assert [name for name, _ in store_files()["training_file"]] == sorted(texts)
+    assert [filename for filename, _ in held_files(parts, project_id)] == sorted(texts)
     if meanwhile == "grows":
         with parts.database.transaction(project_id) as session:
             attach(session, project_id, store, {"new.md": upload(client, [{"text": "another"}])})
             session.execute(sa.text("UPDATE vector_stores SET status = 'in_progress' WHERE id = :i"), {"i": store})
     else:
-        client.files.delete(next(file.id for file in client.files.list() if file.filename == "2.md"))
+        for file in client.files.list():
+            client.files.delete(file.id)
 
     monkeypatch.setattr(training_run, "run_child", runs)
-    became = runner.run(project_id, job.id)
-    done = client.fine_tuning.jobs.retrieve(job.id)
-    if meanwhile == "grows":
-        assert became == "succeeded", done.error
-        assert len(rows) == 2
-        assert rows[0] == rows[1]
+    assert runner.run(project_id, job.id) == "succeeded", client.fine_tuning.jobs.retrieve(job.id).error
+    assert len(rows) == 2
+    assert rows[0] == rows[1]
+    assert held_files(parts, project_id) == []
+
+
+def held_files(parts: Wiring, project_id: str) -> list[tuple[str, str]]:
+    """(name, blob key) of what the project's jobs and searches hold."""
+    query = sa.select(HeldFile.filename, HeldFile.blob_key).order_by(
+        HeldFile.owner_id, HeldFile.param, HeldFile.position
+    )
+    with parts.database.transaction(project_id) as session:
+        return [(name, key) for name, key in session.execute(query)]
+
+
+@pytest.mark.parametrize("gone", ["deleted", "expired"])
+def test_trains_to_its_end_on_files_that_are_gone_since_it_was_ordered(
+    client: openai.OpenAI, runner: JobRunner, parts: Wiring, project_id: str, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    files = {name: upload(client, sums(8, first)) for name, first in (("training_file", 0), ("validation_file", 20))}
+    recipe = {"max_steps": 2, "rank": 2, "replay_ratio": 0.2}
+    old = {"recipe": recipe, "replay_file": upload(client, sums(4, 40))}
+    job = client.fine_tuning.jobs.create(model="tiny", **files, extra_body=old)
+    held = held_files(parts, project_id)
+    assert len(held) == 3
+    if gone == "deleted":
+        for file in client.files.list():
+            client.files.delete(file.id)
     else:
-        assert became == "failed"
-        assert done.error is not None
-        assert (done.error.code, done.error.param) == ("corpus_file_deleted", "training_file")
-        assert f"2.md of the vector store {store} was deleted after this job had begun" in done.error.message
-    assert store_files() is None
+        with parts.database.transaction(project_id) as session:
+            session.execute(sa.update(File).values(expires_at=sa.func.now()))
+            purge = jobs.send(session, project_id, PurgeExpired()).id
+        assert JobRunner(parts, DATA_HANDLERS, worker="data").run(project_id, purge) == "succeeded"
+    assert list(client.files.list()) == []
+
+    def stops(*_: Any, **__: Any) -> Any:
+        raise TrainingChildStopped("handover", saved=False)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training_run, "run_child", stops)
+        assert runner.run(project_id, job.id) == "handed over"
+    assert runner.run(project_id, job.id) == "succeeded", client.fine_tuning.jobs.retrieve(job.id).error
+    assert held_files(parts, project_id) == []
+    for _, key in held:
+        with pytest.raises(BlobMissing):
+            parts.storage.open(project_id, key)
+
+
+def test_a_job_that_is_cancelled_while_it_waits_lets_its_files_go(
+    client: openai.OpenAI, parts: Wiring, project_id: str
+) -> None:
+    file = upload(client, sums(8))
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=file)
+    ((_, key),) = held_files(parts, project_id)
+    client.files.delete(file)
+    with parts.storage.open(project_id, key) as kept:
+        assert kept.read()
+    client.fine_tuning.jobs.cancel(job.id)
+    assert release(parts, project_id) == ["succeeded"]
+    assert held_files(parts, project_id) == []
+    with pytest.raises(BlobMissing):
+        parts.storage.open(project_id, key)
+
+
+def release(parts: Wiring, project_id: str) -> list[str]:
+    """Let the search worker do what ends of trainings have ordered."""
+    query = sa.select(jobs.Job.id).where(jobs.Job.kind == ReleaseTraining.kind, jobs.Job.status == "queued")
+    with parts.database.transaction(project_id) as session:
+        ordered = list(session.scalars(query))
+    return [JobRunner(parts, RELEASE_HANDLERS, worker="search").run(project_id, job_id) for job_id in ordered]
+
+
+@pytest.mark.parametrize("ends", ["cancelled at the jobs door", "without a worker", "by an error without a name"])
+def test_a_job_lets_its_state_and_its_files_go_however_it_ends(
+    client: openai.OpenAI,
+    runner: JobRunner,
+    parts: Wiring,
+    project_id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: str,
+) -> None:
+    def breaks(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("a defect")
+
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=upload(client, sums(8)))
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "weights").write_bytes(b"of step 4")
+    key = parts.storage.put_folder(project_id, tmp_path / "state").key
+    with parts.database.transaction(project_id) as session:
+        row, order = repository.get_job(session, job.id)
+        row.resume_step, row.resume_blob_key, order.max_attempts = 4, key, 1
+    if ends == "cancelled at the jobs door":
+        client.post(f"/jobs/{job.id}/cancel", cast_to=object)
+    elif ends == "without a worker":
+        died = {"status": "running", "worker": "dead", "attempt": 1, "lease_expires_at": sa.func.now()}
+        with parts.database.transaction(project_id) as session:
+            session.execute(sa.update(jobs.Job).where(jobs.Job.id == job.id).values(died))
+        with parts.database.system_transaction() as session:
+            session.execute(sa.text("SELECT * FROM requeue_expired_jobs()"))
+    else:
+        monkeypatch.setattr(training_run, "run_child", breaks)
+        assert runner.run(project_id, job.id) == "failed"
+    assert release(parts, project_id) == ["succeeded"]
+    with parts.database.transaction(project_id) as session:
+        row, _ = repository.get_job(session, job.id)
+        assert (row.resume_step, row.resume_blob_key) == (None, None)
+    assert held_files(parts, project_id) == []
+    with pytest.raises(BlobMissing):
+        parts.storage.open(project_id, key)
 
 
 def test_refuses_documents_where_they_cannot_be_learned(

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
 from services.generation.routes import router
+from services.training.search.tables import SearchRow
 from services.training.tables import AdapterRow, CheckpointRow, TrainingJob
 from shared import jobs
 from shared.database import Database
 from shared.ids import new_id
 from shared.jobs.tables import Job
-from shared.messages import TrainAdapter
+from shared.messages import OrderTraining, TrainAdapter
 from shared.settings import Settings
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
@@ -156,6 +158,46 @@ def test_deletes_a_fine_tuned_model_at_once_and_orders_training_to_forget_it(
     with database.transaction(project_id) as session:
         ordered = session.scalars(sa.select(Job).where(Job.kind == "training.delete_weights")).one()
         assert ordered.payload == {"weights_id": weights}
+
+
+def continues_from(session: Session, project_id: str, weights: str, what: str) -> str:
+    """Something unfinished that goes on from the weights; answers its id."""
+    if what == "search":
+        row = SearchRow(id=new_id("search_"), project_id=project_id, status="running", base_model="small")
+        row.init_adapter_id, row.prompt, row.recipe, row.space, row.metadata_ = weights, {}, {}, {}, {}
+        row.trials, row.parallel, row.pruning, row.seed, row.used_seconds = 1, 1, False, 0, 0.0
+        session.add(row)
+        return row.id
+    if what == "order":
+        order = OrderTraining(
+            dataset_id="ds_1", base_model="small", recipe={}, prompt={}, suffix="s", seed=0, init_adapter_id=weights
+        )
+        return jobs.send(session, project_id, order).id
+    job = jobs.send(session, project_id, TrainAdapter(training_job_id=""))
+    plan = TrainingJob(id=job.id, project_id=project_id, base_model="small", seed=0, training_file="file-1")
+    plan.recipe = plan.prompt = plan.metadata_ = {}
+    plan.init_adapter_id = weights
+    session.add(plan)
+    return job.id
+
+
+@pytest.mark.parametrize("what", ["job", "order", "search"])
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_keeps_weights_that_training_goes_on_from(
+    http: TestClient, database: Database, project_id: str, what: str, checkpoint: bool
+) -> None:
+    weights = add_weights(database, project_id, "ft:small:p::1", checkpoint=checkpoint)
+    with database.transaction(project_id) as session:
+        user = continues_from(session, project_id, weights, what)
+    refused = http.delete("/v1/models/ft:small:p::1")
+    assert error(refused) == (400, "model_in_use")
+    assert user in refused.json()["error"]["message"]
+    with database.transaction(project_id) as session:
+        if what == "search":
+            session.execute(sa.update(SearchRow).values(status="cancelled"))
+        else:
+            jobs.cancel(session, user)
+    assert http.delete("/v1/models/ft:small:p::1").json()["deleted"] is True
 
 
 def test_lets_nobody_make_a_variant_of_a_deleted_adapter(http: TestClient, database: Database, project_id: str) -> None:

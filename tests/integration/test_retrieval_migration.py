@@ -38,7 +38,7 @@ FROM (VALUES ('1 s', 'waits,twice'), ('2 s', 'twice')) AS j(id, files)
 @pytest.fixture
 def scratch(engines: EmbeddedEngines, stack_environment: dict[str, str]) -> Iterator["Scratch"]:
     engines.create_database(NAME)
-    made = Scratch(engines, stack_environment)
+    made = Scratch(engines, stack_environment, NAME)
     yield made
     made.database.close()
     made.owner.close()
@@ -47,9 +47,9 @@ def scratch(engines: EmbeddedEngines, stack_environment: dict[str, str]) -> Iter
 class Scratch:
     """A database of its own, migrated to and fro."""
 
-    def __init__(self, engines: EmbeddedEngines, environment: dict[str, str]) -> None:
+    def __init__(self, engines: EmbeddedEngines, environment: dict[str, str], name: str) -> None:
         self.owner, self.database = (
-            Database(sa.make_url(url).set(database=NAME).render_as_string(hide_password=False), pool_size=1)
+            Database(sa.make_url(url).set(database=name).render_as_string(hide_password=False), pool_size=1)
             for url in (engines.admin_url, engines.database_url)
         )
         self._environment = environment | {"DATABASE_ADMIN_URL": self.owner.url}

@@ -639,6 +639,6 @@ def test_refuses_with_advice_what_does_not_fit(
 
 def test_every_table_is_under_forced_row_level_security(database: Database, project_id: str) -> None:
     with database.transaction(project_id) as session:
-        for table in ("training_jobs", "adapters", "checkpoints"):
+        for table in ("training_jobs", "held_files", "adapters", "checkpoints"):
             forced = sa.text("SELECT relforcerowsecurity FROM pg_class WHERE relname = :table")
             assert session.execute(forced, {"table": table}).scalar_one()

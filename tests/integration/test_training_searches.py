@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from services.training.errors import InvalidRecipe
 from services.training.handlers import JOB_HANDLERS as TRAINING
+from services.training.handlers import RELEASE_HANDLERS
 from services.training.recipe import Recipe
 from services.training.routes import router as training_router
 from services.training.search import domain
@@ -24,14 +25,16 @@ from services.training.search.wiring import SearchWiring
 from services.training.settings import TrainingSettings
 from shared import jobs
 from shared.database import Database
+from shared.files import get_file, remove_file
 from shared.jobs.runner import JobRunner
 from shared.jobs.tables import Job, JobEvent
 from shared.messages import SteerSearch
 from shared.settings import Settings
+from shared.storage import BlobMissing
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
 from tests.factories.tiny_model import make_tiny_model
-from tests.integration.test_training_jobs import add_dataset
+from tests.integration.test_training_jobs import add_dataset, add_file, chats
 
 pytestmark = pytest.mark.stack
 BASE = {"max_steps": 4, "batch_size": 8, "rank": 2, "alpha": 4.0, "max_length": 400}
@@ -79,7 +82,7 @@ class Workers:
 
     def __init__(self, parts: SearchWiring, project_id: str) -> None:
         self._parts, self._project = parts, project_id
-        self._runner = JobRunner(parts, TRAINING | SEARCHES, worker="test")
+        self._runner = JobRunner(parts, TRAINING | RELEASE_HANDLERS | SEARCHES, worker="test")
 
     def queued(self, kind: str = "%") -> list[str]:
         due = sa.select(Job.id).where(Job.status == "queued", Job.run_after <= sa.func.now(), Job.kind.like(kind))
@@ -194,6 +197,23 @@ def test_tries_the_base_first_and_finds_the_recipe_with_the_lowest_validation_lo
     assert ([one["number"] for one in page["data"]], page["has_more"]) == ([1], True)
     assert [one["number"] for one in trials(client, search["id"], after=page["last_id"], order="desc")] == [0]
     assert [one["id"] for one in client.get("/v1/searches").json()["data"]] == [search["id"]]
+
+
+def test_trains_its_trials_on_files_that_are_gone_since_it_was_ordered(
+    client: TestClient, workers: Workers, parts: SearchWiring, project_id: str
+) -> None:
+    content = chats()
+    file_id = add_file(parts, project_id, content)
+    search = create(client, training_file=file_id, validation_file=file_id, trials=2, parallel=1, pruning=False)["id"]
+    with parts.database.transaction(project_id) as session:
+        key = get_file(session, file_id).blob_key
+        remove_file(session, parts.storage, get_file(session, file_id))
+    workers.run_all()
+    assert [trial["status"] for trial in trials(client, search)] == ["complete"] * 2
+    with parts.database.transaction(project_id) as session:
+        assert session.scalar(sa.text("SELECT count(*) FROM held_files")) == 0
+    with pytest.raises(BlobMissing):
+        parts.storage.open(project_id, key)
 
 
 def has_study(parts: SearchWiring, search_id: str) -> bool:

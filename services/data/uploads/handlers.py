@@ -15,7 +15,7 @@ from services.data.uploads.schemas import CompleteUpload, CreateUpload
 from services.data.uploads.tables import Upload, UploadPart
 from shared import quotas
 from shared.clock import now
-from shared.files import File, add_file, keep_blob, lock_blobs, release_blobs
+from shared.files import File, add_file, keep_blob, release_blobs
 from shared.ids import new_id
 from shared.storage import Staged, Storage
 from shared.wiring import Wiring
@@ -107,8 +107,6 @@ def drop_parts(session: Session, storage: Storage, upload: Upload) -> None:
 
 
 def _finish(session: Session, storage: Storage, upload: Upload, staged: Staged) -> File:
-    # all keys at once, in their order: two completions with parts in common must not wait for each other
-    lock_blobs(session, [staged.blob.key, *(part.blob_key for part in repository.parts_of(session, upload.id))])
     file = add_file(
         session,
         staged,

@@ -192,7 +192,7 @@ def _settle(
 ) -> None:
     batch = repository.get_batch(session, batch_id, lock=True)
     held = [batch.input_blob_key] if batch.input_blob_key else []
-    lock_blobs(session, [*held, *(staged.blob.key for staged in (output, errors) if staged)])
+    lock_blobs(session, [staged.blob.key for staged in (output, errors) if staged])
 
     def kept(staged: Staged | None, kind: str) -> str | None:
         if staged is None:

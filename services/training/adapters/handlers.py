@@ -19,6 +19,7 @@ from shared.files import get_file, release_blobs
 from shared.ids import new_id
 from shared.jobs import JobCancelled, JobContext
 from shared.messages import ImportAdapter
+from shared.weights import lock_weights, user_of
 from shared.wiring import Wiring
 
 
@@ -61,10 +62,10 @@ def delete_adapter(parts: Wiring, project_id: str, adapter_id: str) -> str:
     """Delete an adapter that nothing needs, with its weights; an upload still at work is cancelled. Answers its id."""
     with parts.database.transaction(project_id) as session:
         found = repository.known(session, adapter_id).id
-        repository.lock_adapter(session, found)
+        lock_weights(session, found)
         upload = repository.find_upload(session, found, lock=True)  # the import's last step waits for us
         known = repository.known(session, found)
-        user = repository.user_of(session, found)
+        user = user_of(session, found)
         if user is not None:
             raise AdapterInUse(f"Adapter {adapter_id} is needed by {user}; delete or cancel that first.")
         if upload is not None and known.job is not None and known.job.status not in jobs.TERMINAL:

@@ -8,10 +8,9 @@ from sqlalchemy.orm import Session
 
 from services.training.adapters.tables import AdapterImport
 from services.training.errors import AdapterNotFound
-from services.training.tables import AdapterRow, TrainingJob
-from shared import read_models as others
-from shared.jobs.tables import TERMINAL, Job
-from shared.messages import DeleteWeights
+from services.training.tables import AdapterRow
+from shared.jobs.tables import Job
+from shared.weights import are_there
 
 _adapter_id: sa.ColumnElement[str] = sa.func.coalesce(AdapterImport.id, AdapterRow.id)
 _created_at: sa.ColumnElement[datetime] = sa.func.coalesce(AdapterImport.created_at, AdapterRow.created_at)
@@ -64,26 +63,8 @@ def listing(session: Session, *, after: str | None, limit: int, descending: bool
     return found[:limit], len(found) > limit
 
 
-def lock_adapter(session: Session, adapter_id: str) -> None:
-    """Hold off whoever makes a variant with the adapter or deletes it; the lock that generation takes too."""
-    session.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": f"adapter:{adapter_id}"})
-
-
-def user_of(session: Session, adapter_id: str) -> str | None:
-    """What needs the adapter: the model id of a variant, or an unfinished training job that continues from it."""
-    variants, continuing = others.variants, TrainingJob.init_adapter_id == adapter_id
-    variant = session.scalar(sa.select(variants.c.model_id).where(variants.c.adapter_id == adapter_id).limit(1))
-    if variant is not None:
-        return f"the variant {variant}"
-    unfinished = sa.select(TrainingJob.id).join(Job, Job.id == TrainingJob.id).where(continuing)
-    job = session.scalar(unfinished.where(Job.status.not_in(TERMINAL)).limit(1))
-    return None if job is None else f"the fine-tuning job {job}"
-
-
 def _known() -> sa.Select[AdapterImport, AdapterRow, Job]:
     both = sa.outerjoin(AdapterImport, AdapterRow, AdapterImport.id == AdapterRow.id, full=True)
     job_id = sa.func.coalesce(AdapterImport.job_id, AdapterRow.job_id)
-    deletion = sa.select(Job.id).where(Job.kind == DeleteWeights.kind, Job.subject_id == _adapter_id)
-    ordered = deletion.where(Job.status.not_in({"failed", "cancelled"})).correlate(AdapterImport, AdapterRow).exists()
     found = sa.select(AdapterImport, AdapterRow, Job).select_from(both).outerjoin(Job, Job.id == job_id)
-    return found.where(~ordered)  # what somebody ordered to delete is gone at once
+    return found.where(are_there(_adapter_id))

@@ -12,8 +12,7 @@ from services.training.export.errors import ModelNotFound, NothingToExport
 from services.training.repository import is_vector_store
 from services.training.tables import AdapterRow, CheckpointRow, TrainingJob
 from shared import read_models as others
-from shared.jobs.tables import Job
-from shared.messages import DeleteWeights
+from shared.weights import are_there
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,12 @@ def scores(session: Session, weights: Weights) -> list[Score]:
 
 
 def _by(session: Session, **wanted: str) -> Weights | None:
-    adapter = session.scalars(sa.select(AdapterRow).filter_by(**wanted).where(_there(AdapterRow.id))).one_or_none()
+    adapter = session.scalars(sa.select(AdapterRow).filter_by(**wanted).where(are_there(AdapterRow.id))).one_or_none()
     if adapter is not None:
         job = session.get(TrainingJob, adapter.job_id)
         return _weights(adapter, job, adapter.recipe, None)
     checkpoint = session.scalars(
-        sa.select(CheckpointRow).filter_by(**wanted).where(_there(CheckpointRow.id))
+        sa.select(CheckpointRow).filter_by(**wanted).where(are_there(CheckpointRow.id))
     ).one_or_none()
     if checkpoint is None:
         return None
@@ -174,11 +173,3 @@ def _weights(
     row: AdapterRow | CheckpointRow, job: TrainingJob | None, recipe: dict[str, Any], step: int | None
 ) -> Weights:
     return Weights(row.id, row.model_id, row.base_model, row.blob_key, recipe, row.metrics, row.created_at, job, step)
-
-
-def _there(weights_id: Any) -> sa.ColumnElement[bool]:
-    """Its deletion is not ordered: what somebody ordered to delete is gone at once."""
-    ordered = sa.exists().where(
-        Job.kind == DeleteWeights.kind, Job.subject_id == weights_id, Job.status.not_in({"failed", "cancelled"})
-    )
-    return ~ordered

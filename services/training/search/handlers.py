@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.training import handlers as training
+from services.training import held
 from services.training.handlers import NewTrainingJob, StartPoint
 from services.training.recipe import Recipe
 from services.training.search import domain, repository, steering
@@ -18,13 +19,13 @@ from services.training.settings import TrainingSettings
 from shared import jobs, quotas
 from shared.clock import now
 from shared.errors import QuotaExceeded, UpliftError
+from shared.files import release_blobs
 from shared.ids import new_id
 from shared.jobs import JobContext, JobHandler
 from shared.jobs.context import JobInterrupted
 from shared.messages import AdvanceSearch, Command, SteerSearch
 from shared.prompt_format import PromptSpec
 from shared.settings import Settings
-from shared.storage import Storage
 
 _ALIVE = ("running", "paused")
 
@@ -62,6 +63,7 @@ def create_search(session: Session, project_id: str, wanted: NewSearch, settings
     row.trials, row.minutes, row.parallel, row.seed = wanted.trials, wanted.minutes, wanted.parallel, wanted.seed
     row.suffix, row.metadata_, row.used_seconds = base.suffix, base.metadata, 0.0
     repository.add(session, row)
+    held.hold_files(session, project_id, row.id, base.files)
     start_clock(session, row)
     return row
 
@@ -83,7 +85,7 @@ def _set_alarm(session: Session, row: SearchRow) -> None:
     session.flush()
 
 
-def cancel_search(session: Session, storage: Storage, search_id: str) -> SearchRow:
+def cancel_search(session: Session, search_id: str) -> SearchRow:
     """End the search and cancel what runs; what is complete stays. SearchNotSteerable if it has ended."""
     row = repository.search(session, search_id, lock=True)
     if row.status not in _ALIVE:
@@ -91,7 +93,7 @@ def cancel_search(session: Session, storage: Storage, search_id: str) -> SearchR
     steering.end(session, row, "cancelled")
     for trial in repository.trials(session, search_id):
         if trial.status == "running":
-            steering.stop(session, storage, trial, steering.SEARCH_CANCELLED)
+            steering.stop(session, trial, steering.SEARCH_CANCELLED)
     session.flush()
     return row
 
@@ -148,7 +150,7 @@ def _give_up(context: JobContext, search_id: str, error: Exception) -> None:
     with context.transaction() as session:
         row = repository.search(session, search_id, lock=True)
         if row.status in _ALIVE:
-            steering.fail(session, context.wiring.storage, row, told)
+            steering.fail(session, row, told)
 
 
 def _look_at(context: JobContext, search_id: str) -> None:
@@ -160,7 +162,7 @@ def _look_at(context: JobContext, search_id: str) -> None:
         trials = repository.trials(session, search_id)
         ran = steering.note_progress(session, trials)
         if row.status not in _ALIVE:
-            _clear_up(row, trials, wiring)
+            _clear_up(session, row, trials, wiring)
             context.succeed(session, {"search_id": search_id, "status": row.status})
             return
         study = wiring.studies.open(_study_plan(row))
@@ -169,18 +171,19 @@ def _look_at(context: JobContext, search_id: str) -> None:
         study.tell({trial.number: (steering.status(trial), trial.value) for trial in ended})
         if row.status == "running":
             if row.pruning:
-                _prune(session, trials, behind, wiring.storage)
+                _prune(session, trials, behind)
             if context.job.id == row.alarm_id and not steering.budget(row).out_of_time:
                 _set_alarm(session, row)  # it rang by the clock of another machine
             _carry_on(session, row, trials, study, wiring)
         context.succeed(session, {"search_id": search_id, "status": row.status})
 
 
-def _clear_up(row: SearchRow, trials: list[TrialRow], wiring: SearchWiring) -> None:
-    """Delete what the sampler remembers of a search that has ended, when its last trial has.
+def _clear_up(session: Session, row: SearchRow, trials: list[TrialRow], wiring: SearchWiring) -> None:
+    """Let go of the files of a search that has ended, and of what the sampler remembers once its last trial has ended.
 
     All that is shown of a search lies in its own rows.
     """
+    release_blobs(session, wiring.storage, row.project_id, held.let_go(session, row.id))
     if not any(trial.status == "running" for trial in trials):
         wiring.studies.delete(row.id)
 
@@ -192,7 +195,7 @@ def _carry_on(
     budget = steering.budget(row)
     for trial in trials:
         if trial.status == "running" and budget.out_of_time:
-            steering.stop(session, wiring.storage, trial, steering.OUT_OF_TIME)
+            steering.stop(session, trial, steering.OUT_OF_TIME)
     statuses = [steering.status(trial) for trial in trials]
     for _ in range(domain.to_start(budget, statuses)):
         if not _may_start(session, row, statuses, wiring.settings):
@@ -216,13 +219,13 @@ def _may_start(session: Session, row: SearchRow, statuses: list[domain.TrialStat
     return True
 
 
-def _prune(session: Session, trials: list[TrialRow], behind: list[TrialRow], storage: Storage) -> None:
+def _prune(session: Session, trials: list[TrialRow], behind: list[TrialRow]) -> None:
     """Stop the trials that fell behind, once enough others came to their end."""
     if not domain.ready_to_compare([steering.status(trial) for trial in trials]):
         return
     for trial in behind:
         if trial.status == "running":
-            steering.stop(session, storage, trial, steering.fell_behind(trial))
+            steering.stop(session, trial, steering.fell_behind(trial))
 
 
 def _start(session: Session, row: SearchRow, point: domain.Point) -> TrialRow:
@@ -243,7 +246,9 @@ def _start(session: Session, row: SearchRow, point: domain.Point) -> TrialRow:
         init_adapter=None,
     )
     start = StartPoint(row.base_model, row.init_adapter_id)
-    _, job = training.add_training_job(session, row.project_id, order, start, parent_id=row.id, notify=AdvanceSearch)
+    _, job = training.add_training_job(
+        session, row.project_id, order, start, held_by=row.id, parent_id=row.id, notify=AdvanceSearch
+    )
     trial.job_id, trial.params, trial.status, trial.curve = job.id, point.params, "running", []
     repository.add(session, trial)
     return trial

@@ -58,7 +58,7 @@ def show_search(search_id: str, who: Who, parts: Parts) -> dict[str, Any]:
 def cancel_search(search_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """End the search and cancel the trials that run; what is complete stays."""
     with parts.database.transaction(who.project_id) as session:
-        return _object(session, handlers.cancel_search(session, parts.storage, search_id))
+        return _object(session, handlers.cancel_search(session, search_id))
 
 
 @router.post("/{search_id}/pause")

@@ -14,7 +14,6 @@ from shared.clock import now
 from shared.jobs import TERMINAL, Job
 from shared.jobs.control import JobAlreadyEnded
 from shared.messages import SteerSearch
-from shared.storage import Storage
 
 OUT_OF_TIME = {"code": "out_of_time", "message": "The search's minutes were used up before this trial ended."}
 SEARCH_CANCELLED = {"code": "search_cancelled", "message": "The search was cancelled."}
@@ -50,13 +49,13 @@ def note_progress(session: Session, trials: Sequence[TrialRow]) -> list[TrialRow
     return running
 
 
-def stop(session: Session, storage: Storage, trial: TrialRow, reason: dict[str, Any]) -> None:
+def stop(session: Session, trial: TrialRow, reason: dict[str, Any]) -> None:
     """Cancel a running trial's job; how it ended is noted when it has. One that was stopped before stays so."""
     if trial.reason is not None:
         return
     trial.reason = reason
     with suppress(JobAlreadyEnded):  # then its end is on the way to us, and counts as it is
-        training.cancel_job(session, storage, trial.job_id, why=reason["message"])
+        training.cancel_job(session, trial.job_id, why=reason["message"])
     session.flush()
 
 
@@ -79,13 +78,13 @@ def each_running_job(session: Session, search_id: str, steer: Callable[[Session,
                 steer(session, trial.job_id)
 
 
-def fail(session: Session, storage: Storage, row: SearchRow, error: dict[str, Any]) -> None:
+def fail(session: Session, row: SearchRow, error: dict[str, Any]) -> None:
     """End the search for a reason of its own, and what it runs."""
     row.error = error
     end(session, row, "failed")
     for trial in repository.trials(session, row.id):
         if trial.status == "running":
-            stop(session, storage, trial, {"code": error["code"], "message": f"The search failed: {error['message']}"})
+            stop(session, trial, {"code": error["code"], "message": f"The search failed: {error['message']}"})
     session.flush()
 
 

@@ -1,5 +1,6 @@
 """The search worker: celery -A services.training.search.worker worker --pool threads; nothing is trained in it."""
 
+from services.training.handlers import RELEASE_HANDLERS
 from services.training.search.handlers import JOB_HANDLERS
 from services.training.search.study import OptunaStudies
 from services.training.search.wiring import SearchWiring
@@ -14,4 +15,4 @@ def make_wiring() -> SearchWiring:
     return wiring
 
 
-app = make_worker_app("search", ["search"], make_wiring, JOB_HANDLERS)
+app = make_worker_app("search", ["search"], make_wiring, JOB_HANDLERS | RELEASE_HANDLERS)

@@ -1,0 +1,78 @@
+"""What an unfinished training job or search holds in storage: the bytes of its files, and the state to go on from.
+
+A file may be deleted or expire while a job waits, pauses or is tried again. The order named it, so the job reads it.
+"""
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from services.training.errors import TrainingFileNotFound
+from services.training.repository import is_vector_store, store_files
+from services.training.tables import HeldFile, TrainingJob
+from shared.files import hold_file
+
+
+def hold_files(session: Session, project_id: str, owner_id: str, named: Mapping[str, str | None]) -> None:
+    """Hold the files that an order names, by its fields; what a vector store has is held by `hold_stores`."""
+    for param, file_id in named.items():
+        if file_id is not None and not is_vector_store(file_id):
+            file = hold_file(session, file_id, param=param)
+            row = HeldFile(owner_id=owner_id, project_id=project_id, param=param, position=0)
+            row.filename, row.blob_key = file.filename, file.blob_key
+            session.add(row)
+    session.flush()
+
+
+def hold_stores(session: Session, job: TrainingJob) -> None:
+    """Hold the files that the job's vector stores have at its first attempt.
+
+    Every attempt reads these: a store goes on living, and other rows would be another run.
+    """
+    for param, source in (("training_file", job.training_file), ("validation_file", job.validation_file)):
+        if source is None or not is_vector_store(source) or _held(session, job.id, param):
+            continue
+        for position, (filename, blob_key) in enumerate(store_files(session, source, param=param)):
+            row = HeldFile(owner_id=job.id, project_id=job.project_id, param=param, position=position)
+            row.filename, row.blob_key = filename, blob_key
+            session.add(row)
+    session.flush()
+
+
+def share(session: Session, owner_id: str, other_id: str) -> None:
+    """Let another hold what `owner_id` holds."""
+    columns = (HeldFile.project_id, HeldFile.param, HeldFile.position, HeldFile.filename, HeldFile.blob_key)
+    held = sa.select(sa.literal(other_id), *columns).where(HeldFile.owner_id == owner_id)
+    session.execute(insert(HeldFile).from_select(["owner_id", *(column.key for column in columns)], held))
+
+
+def held_file(session: Session, job: TrainingJob, param: str) -> HeldFile:
+    """The file that this field of the job names."""
+    found = _held(session, job.id, param)
+    if not found:  # deleted while jobs did not hold their files yet
+        raise TrainingFileNotFound(f"The file {getattr(job, param)!r} is gone.", param=param)
+    return found[0]
+
+
+def held_documents(session: Session, job: TrainingJob, param: str) -> list[HeldFile]:
+    """The files of the vector store that this field of the job names, in the order of their names."""
+    return _held(session, job.id, param)
+
+
+def let_go(session: Session, owner_id: str) -> list[str]:
+    """Nothing is read or gone on from any more; answers the keys of what was held."""
+    dropped = sa.delete(HeldFile).where(HeldFile.owner_id == owner_id).returning(HeldFile.blob_key)
+    keys = list(session.scalars(dropped))
+    job = session.get(TrainingJob, owner_id)
+    if job is not None and job.resume_blob_key is not None:
+        keys.append(job.resume_blob_key)
+        job.resume_step = job.resume_blob_key = None
+    session.flush()
+    return keys
+
+
+def _held(session: Session, owner_id: str, param: str) -> list[HeldFile]:
+    query = sa.select(HeldFile).where(HeldFile.owner_id == owner_id, HeldFile.param == param)
+    return list(session.scalars(query.order_by(HeldFile.position)))
