@@ -6,14 +6,16 @@ from sqlalchemy.orm import Session
 
 from services.evaluation.errors import EvalNotFound, EvalRunNotFound, InvalidTemplate
 from services.evaluation.evals import repository, source, templates
+from services.evaluation.evals.domain import asks_models
 from services.evaluation.evals.item_schemas import Rows, check_schema, whole
 from services.evaluation.evals.run_schemas import CreateRun, DataSource, FileContent, ItemReference, Jsonl
 from services.evaluation.evals.schemas import CreateEval, UpdateEval
 from services.evaluation.evals.tables import EvalRow, EvalRunRow
-from shared import jobs
+from shared import jobs, quotas
 from shared.ids import new_id
 from shared.jobs import TERMINAL
 from shared.messages import RunEval
+from shared.settings import Settings
 
 
 def create_eval(session: Session, project_id: str, order: CreateEval) -> EvalRow:
@@ -50,9 +52,11 @@ def delete_eval(session: Session, eval_id: str) -> None:
         raise EvalNotFound(f"There is no eval {eval_id!r} in this project.", param="eval_id")
 
 
-def create_run(session: Session, project_id: str, eval_id: str, order: CreateRun) -> EvalRunRow:
+def create_run(session: Session, project_id: str, eval_id: str, order: CreateRun, settings: Settings) -> EvalRunRow:
     """Order a pass over the data source, once all that can be known of it is right."""
     found = repository.evaluation(session, eval_id, lock="keep")
+    if not isinstance(order.data_source, Jsonl) or asks_models(found.testing_criteria):
+        quotas.check_tokens(session, settings)
     _check_source(session, found, order.data_source)
     row = EvalRunRow(id=new_id("evalrun_"), project_id=project_id, eval_id=eval_id, job_id=new_id("job_"))
     row.name, row.metadata_ = order.name, order.metadata

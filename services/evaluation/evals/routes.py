@@ -80,7 +80,7 @@ def create_run(eval_id: str, body: CreateRun, who: Who, parts: Parts) -> dict[st
     Poll the run until its status is `completed`, `failed` or `canceled`.
     """
     with parts.database.transaction(who.project_id) as session:
-        return _run(session, handlers.create_run(session, who.project_id, eval_id, body))
+        return _run(session, handlers.create_run(session, who.project_id, eval_id, body, parts.settings))
 
 
 @router.get("/{eval_id}/runs")
