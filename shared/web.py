@@ -81,12 +81,22 @@ async def caller(request: Request) -> Caller:
 
 
 async def metered(replies: AsyncGenerator[Reply, None], who: Caller) -> AsyncGenerator[Reply, None]:
-    """A live request's replies; the caller is charged for the tokens that each "done" says were used."""
-    async with aclosing(replies):
-        async for reply in replies:
-            if reply.kind == "done":
-                who.charge_tokens(reply.data.get("usage", {}).get("total_tokens", 0))
-            yield reply
+    """A live request's replies; the caller is charged for the tokens that its "done" says were used.
+
+    Where none comes (the client hung up, the answer broke off), it is those that the last delta says.
+    """
+    heard = 0
+    try:
+        async with aclosing(replies):
+            async for reply in replies:
+                heard = reply.data.get("tokens", heard)
+                if reply.kind == "done":
+                    heard = 0
+                    who.charge_tokens(reply.data.get("usage", {}).get("total_tokens", 0))
+                yield reply
+    finally:
+        if heard:
+            who.charge_tokens(heard)
 
 
 def page(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:

@@ -89,6 +89,9 @@ class Delta:
     choice: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     """Of the tokens that the text ends or begins; none unless asked for."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Of this choice so far."""
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def app(settings: Settings, home: Path) -> FastAPI:
     async def access(request: Request, _parts: Wiring) -> Caller:
         project = request.headers["authorization"].removeprefix("Bearer ")
-        return Caller(project, "tests", "org", "key", (), new_id("req_"))
+        return Caller(project, "tests", "org", "key", (), new_id("req_"), made.state.charged.append)
 
     own = settings.model_copy(update={"home": home})
-    return create_app("generation", [router], wiring_factory=lambda: Wiring.from_settings(own), access=access)
+    made = create_app("generation", [router], wiring_factory=lambda: Wiring.from_settings(own), access=access)
+    made.state.charged = []
+    return made
+
+
+@pytest.fixture
+def charged(app: FastAPI) -> list[int]:
+    """The tokens that callers are charged for from now on."""
+    app.state.charged = found = list[int]()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +288,32 @@ def test_frees_the_worker_when_the_client_hangs_up(
         with pytest.raises(openai.APITimeoutError):
             client.with_options(timeout=1.0).chat.completions.create(model="tiny", messages=slowly)
     processes.wait_until((home / "abandoned").exists, seconds=10)
+
+
+def test_charges_what_was_read_of_a_stream_that_nobody_heard_the_end_of(
+    client: openai.OpenAI, echo: processes.Process, charged: list[int]
+) -> None:
+    slowly: list[Any] = [{"role": "user", "content": "slowly"}]
+    with client.chat.completions.create(model="tiny", messages=slowly, stream=True) as answer:
+        pieces = [chunk.choices[0].delta.content for chunk, _ in zip(answer, range(4), strict=False)]
+    assert pieces == ["", "0 ", "1 ", "2 "]
+    processes.wait_until(lambda: len(charged) == 1, seconds=10)
+    assert charged[0] >= 1 + 3
+
+
+def test_charges_an_answer_that_breaks_off_and_a_whole_one_once(
+    client: openai.OpenAI, echo: processes.Process, charged: list[int]
+) -> None:
+    fails: list[Any] = [{"role": "user", "content": "fails"}]
+    with pytest.raises(openai.APIError, match="could not go on"):
+        list(client.chat.completions.create(model="tiny", messages=fails, stream=True, n=2))
+    assert len(charged) == 1
+    assert charged[0] > 2
+    charged.clear()
+    list(client.chat.completions.create(model="tiny", messages=HI, stream=True))
+    usage = client.chat.completions.create(model="tiny", messages=HI).usage
+    assert usage is not None
+    assert charged == [usage.total_tokens] * 2
 
 
 def test_shows_no_project_another_ones_variants(

@@ -237,7 +237,7 @@ class Engine:
         if last and row.shown is not None and not row.text.stopped:
             logprobs += row.shown.rest()
         if text or logprobs:
-            row.stream.put(Delta(text, row.choice, logprobs))
+            row.stream.put(Delta(text, row.choice, logprobs, len(row.prompt), row.completion))
 
     def _logprob(self, token: int, ranked: Ranked) -> TokenLogprob:
         alternatives = tuple(TokenLogprob(self._vocabulary.bytes_of(one), value) for one, value in ranked.likeliest)
