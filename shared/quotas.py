@@ -1,7 +1,7 @@
 """What a project may have: checked in the transaction that would exceed it, under a lock, so that no two slip through.
 
 A project's row in `project_quotas` replaces the settings' defaults; 0 is no limit.
-Tokens are counted by whoever has answers made: the gateway, and evaluation for batches.
+Tokens are counted by whoever has answers made: the gateway, and evaluation for its jobs and batches.
 """
 
 from datetime import timedelta
@@ -74,6 +74,8 @@ def claim_storage(
 
 def add_tokens(session: Session, project_id: str, tokens: int) -> None:
     """Add to the project's tokens of this month."""
+    if not tokens:
+        return
     usage = read_models.project_usage
     added = insert(usage).values(project_id=project_id, month=_THIS_MONTH, tokens=tokens)
     total = usage.c.tokens + added.excluded.tokens

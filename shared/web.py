@@ -119,23 +119,22 @@ async def metadata_filter(request: Request) -> dict[str, str]:
 
 
 async def metered(replies: AsyncGenerator[Reply, None], who: Caller) -> AsyncGenerator[Reply, None]:
-    """A live request's replies; the caller is charged for the tokens that "done" says were used.
+    """A live request's replies; the caller is charged for the tokens that its "done" says were used.
 
-    Who hangs up before the end is charged for what the pieces said was spent until then.
+    Where none comes (the client hung up, the answer broke off), it is those that the last delta says.
     """
-    spent: dict[int, dict[str, int]] = {}
+    heard = 0
     try:
         async with aclosing(replies):
             async for reply in replies:
+                heard = reply.data.get("tokens", heard)
                 if reply.kind == "done":
-                    spent = {0: reply.data.get("usage", {})}
-                elif "spent" in reply.data:
-                    spent[reply.data["choice"]] = reply.data["spent"]
+                    heard = 0
+                    who.charge_tokens(reply.data.get("usage", {}).get("total_tokens", 0))
                 yield reply
     finally:
-        if spent:
-            prompt = max(one.get("prompt_tokens", 0) for one in spent.values())
-            who.charge_tokens(prompt + sum(one.get("completion_tokens", 0) for one in spent.values()))
+        if heard:
+            who.charge_tokens(heard)
 
 
 async def while_connected(request: Request, answer: Awaitable[T]) -> T:

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from migrations.rls import open_to_system, protect
 
 revision = "0022"
-down_revision = "0020"
+down_revision = "0021"
 
 HOLD = """
 INSERT INTO held_files (owner_id, project_id, param, position, filename, blob_key)

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
+from shared import quotas
 from shared.errors import UpliftError
+from shared.jobs import JobContext
 from shared.live import LiveClient
 
 CONCURRENCY = 32
@@ -16,6 +18,16 @@ _BATCH_ROWS, _BATCH_SECONDS = 32, 1.0
 Said = dict[str, Any] | UpliftError
 """What became of one question: an answer's data, or the error it ended with."""
 Found = TypeVar("Found")
+
+
+def check_job(context: JobContext) -> None:
+    """Raise JobCancelled or HandOver where the work shall stop, QuotaExceeded once the month's tokens are used.
+
+    Call it before the first question and, as `tick`, while answers are waited for: the gateway sees none of them.
+    """
+    context.check()
+    with context.wiring.database.transaction(context.project_id) as session:
+        quotas.check_tokens(session, context.wiring.settings)
 
 
 def chat(

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy.orm import Session
 
-from services.evaluation import answering, domain, material, plan, reporting, repository, sampling
+from services.evaluation import answering, asking, domain, material, plan, reporting, repository, sampling
 from services.evaluation.errors import EmptySplit, UnknownMetric
 from services.evaluation.metrics import METRICS
-from services.evaluation.settings import EvaluationSettings
 from services.evaluation.spec import ExperimentSpec
 from services.evaluation.tables import Evaluation, ExperimentRow, StepRow
 from shared import jobs, quotas
@@ -16,6 +16,7 @@ from shared.ids import new_id
 from shared.jobs import JobContext, JobHandler
 from shared.jobs.control import JobAlreadyEnded
 from shared.messages import AdvanceExperiment, Command, CompareVariants, EvaluateVariant, WriteReport
+from shared.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class SingleEvaluation:
     max_tokens: int | None
 
 
-def create_experiment(session: Session, project_id: str, spec: ExperimentSpec) -> ExperimentRow:
+def create_experiment(session: Session, project_id: str, spec: ExperimentSpec, settings: Settings) -> ExperimentRow:
     """Check that everything is there, plan every step, order the first ones."""
     require_metric(spec.metric)
+    quotas.check_tokens(session, settings)
     found = material.dataset(session, spec.dataset_id)
     material.require_splits(found, ["train", "validation", "test"])
     if spec.vector_store_id is not None:
@@ -48,7 +50,7 @@ def create_experiment(session: Session, project_id: str, spec: ExperimentSpec) -
     row.vector_store_id, row.base_model = spec.vector_store_id, spec.base_model
     row.spec, row.status = spec.model_dump(mode="json"), "running"
     steps = plan.plan(spec, new_id).values()
-    quotas.claim_training(session, project_id, EvaluationSettings(), jobs=sum(step.kind == "train" for step in steps))
+    quotas.claim_training(session, project_id, settings, jobs=sum(step.kind == "train" for step in steps))
     repository.add_experiment(session, row, steps)
     _move(session, row)
     return row
@@ -72,9 +74,10 @@ def advance_experiment(context: JobContext, event: AdvanceExperiment) -> None:
         context.succeed(session, {"experiment_id": event.parent_id})
 
 
-def create_evaluation(session: Session, project_id: str, order: SingleEvaluation) -> Evaluation:
+def create_evaluation(session: Session, project_id: str, order: SingleEvaluation, settings: Settings) -> Evaluation:
     """Evaluate one model on one split, outside any experiment."""
     require_metric(order.metric)
+    quotas.check_tokens(session, settings)
     material.require_splits(material.dataset(session, order.dataset_id), [order.split])
     row = Evaluation(id=new_id("eval_"), project_id=project_id, job_id=new_id("job_"), purpose="single")
     row.variant_id, row.model = order.variant_id, order.model
@@ -101,9 +104,11 @@ def evaluate_variant(context: JobContext, command: EvaluateVariant) -> None:
     todo = [example for example in examples if example.id not in done]
     context.progress(len(done), len(examples), "answers")
     retrieves = bool(variant and variant["retrieval"])
-    for rows in answering.ask(context.wiring.live, row, todo, retrieves=retrieves, check=context.check):
+    check = partial(asking.check_job, context)
+    check()
+    for rows in answering.ask(context.wiring.live, row, todo, retrieves=retrieves, check=check):
         with context.transaction() as session:
-            repository.add_answers(session, rows)
+            quotas.add_tokens(session, context.project_id, repository.add_answers(session, rows))
         done |= {answer["example_id"] for answer in rows}
         context.progress(len(done), len(examples), "answers", row.model)
     with context.transaction() as session:

@@ -137,9 +137,10 @@ def answered(session: Session, evaluation_id: str) -> set[str]:
     return set(session.scalars(sa.select(Answer.example_id).where(Answer.evaluation_id == evaluation_id)))
 
 
-def add_answers(session: Session, rows: list[dict[str, Any]]) -> None:
-    """Store answers; one that is there already stays as it is."""
-    session.execute(insert(Answer).values(rows).on_conflict_do_nothing(index_elements=["evaluation_id", "example_id"]))
+def add_answers(session: Session, rows: list[dict[str, Any]]) -> int:
+    """Store answers, one that is there already left as it is; answers the tokens that the new ones used."""
+    added = insert(Answer).values(rows).on_conflict_do_nothing(index_elements=["evaluation_id", "example_id"])
+    return sum(session.scalars(added.returning(Answer.prompt_tokens + Answer.completion_tokens)))
 
 
 def answers(session: Session, evaluation_id: str) -> list[Answer]:

@@ -34,7 +34,7 @@ def create_experiment(body: CreateExperiment, who: Who, parts: Parts) -> dict[st
     """Start comparing variants on the dataset; the answer has every step."""
     with parts.database.transaction(who.project_id) as session:
         spec = body.to_spec(material.dataset(session, body.dataset).name)
-        return _with_steps(session, handlers.create_experiment(session, who.project_id, spec))
+        return _with_steps(session, handlers.create_experiment(session, who.project_id, spec, parts.settings))
 
 
 @router.get("/experiments")
@@ -100,7 +100,7 @@ def create_evaluation(body: CreateEvaluation, who: Who, parts: Parts) -> dict[st
             seed=body.seed,
             max_tokens=body.max_tokens,
         )
-        row = handlers.create_evaluation(session, who.project_id, order)
+        row = handlers.create_evaluation(session, who.project_id, order, parts.settings)
         return evaluation_object(row, repository.job(session, row.job_id))
 
 

@@ -91,7 +91,7 @@ class Delta:
     """Of the tokens that the text ends or begins; none unless asked for."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    """Of this choice so far: what is owed if nobody waits for the end."""
+    """Of this choice so far."""
 
 
 @dataclass(frozen=True)

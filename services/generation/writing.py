@@ -34,8 +34,8 @@ def sampling(body: Mapping[str, Any], defaults: Mapping[str, Any], longest: int)
 class Written:
     """Collects a request's choices; with `emit` every piece is passed on as it comes.
 
-    An emitted piece is `{choice, text, logprobs, finish_reason}` with the reply's `system_fingerprint`; one with text
-    also tells what its choice has `spent` so far.
+    An emitted piece is `{choice, text, logprobs, finish_reason}` with the reply's `system_fingerprint` and `tokens`:
+    what the request has used so far, which is what it is charged for if nobody hears its end.
     """
 
     def __init__(
@@ -46,20 +46,18 @@ class Written:
         self._emit = emit
         self._texts: list[list[str]] = [[] for _ in range(request.choices)]
         self._logprobs: list[list[dict[str, Any]]] = [[] for _ in range(request.choices)]
+        self._written = [0] * request.choices
         self._ends: dict[int, Finished] = {}
 
     def add(self, piece: Delta | Finished) -> None:
         if isinstance(piece, Finished):
             self._ends[piece.choice] = piece
-            self._pass_on({"choice": piece.choice, "text": "", "logprobs": None, "finish_reason": piece.reason})
+            self._pass_on(piece, {"text": "", "logprobs": None, "finish_reason": piece.reason})
             return
         logprobs = [logprob_object(one) for one in piece.logprobs] if self._scored else None
         self._texts[piece.choice].append(piece.text)
         self._logprobs[piece.choice] += logprobs or []
-        spent = {"prompt_tokens": piece.prompt_tokens, "completion_tokens": piece.completion_tokens}
-        self._pass_on(
-            {"choice": piece.choice, "text": piece.text, "logprobs": logprobs, "finish_reason": None, "spent": spent}
-        )
+        self._pass_on(piece, {"text": piece.text, "logprobs": logprobs, "finish_reason": None})
 
     def reply(self) -> dict[str, Any]:
         """The whole answer. `text` and `finish_reason` are the first choice's, for those who ask for one."""
@@ -98,9 +96,12 @@ class Written:
             },
         }
 
-    def _pass_on(self, piece: dict[str, Any]) -> None:
-        if self._emit is not None:
-            self._emit(piece | {"system_fingerprint": self._fingerprint})
+    def _pass_on(self, piece: Delta | Finished, shown: dict[str, Any]) -> None:
+        if self._emit is None:
+            return
+        self._written[piece.choice] = piece.completion_tokens
+        used = piece.prompt_tokens + sum(self._written)
+        self._emit(shown | {"choice": piece.choice, "system_fingerprint": self._fingerprint, "tokens": used})
 
 
 def logprob_object(found: TokenLogprob) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Echo:
         for start in range(0, len(text), 10):
             piece = text[start : start + 10]
             for choice in range(self._request.choices):
-                yield Delta(piece, choice, self._logprobs(piece))
+                yield Delta(piece, choice, self._logprobs(piece), len(text), 1)
             if "fails" in self._request.messages[-1]["content"]:
                 raise GenerationFailed("The model could not go on.")
         for choice in range(self._request.choices):
@@ -72,7 +72,7 @@ class Echo:
         for count in itertools.count():
             if self._request.abandoned():
                 break
-            yield Delta(f"{count} ", prompt_tokens=1, completion_tokens=count)
+            yield Delta(f"{count} ", prompt_tokens=1, completion_tokens=count + 1)
             time.sleep(0.05)
         (self._settings.home / "abandoned").touch()
         yield Finished("cancelled", 1, count, 0.0, 1.0, 2.0)

@@ -21,6 +21,7 @@ from shared.settings import Settings
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
 from tests.conftest import make_project
+from tests.factories.quotas import grant
 from tests.fakes import processes
 from tests.fakes.access import always
 from tests.fakes.processes import wait_until
@@ -311,13 +312,6 @@ def test_stops_where_the_months_tokens_are_used(
     assert {line["error"]["code"] for line in unasked.values()} == {"batch_failed"}
     with pytest.raises(openai.RateLimitError, match="tokens of this month"):
         order(client, [ask("more", "Hi")])
-
-
-def grant(admin_database: Database, project_id: str, **quota: int) -> None:
-    (name, most), *_ = quota.items()
-    with admin_database.system_transaction() as session:
-        granted = sa.text(f"INSERT INTO project_quotas (project_id, {name}) VALUES (:project, :most)")
-        session.execute(granted, {"project": project_id, "most": most})
 
 
 def test_refuses_an_order_naming_the_field(client: openai.OpenAI, http: TestClient) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from shared.database import Database
 from shared.settings import Settings
 from tests.factories.evals import (
     EXACT,
@@ -22,6 +23,7 @@ from tests.factories.evals import (
     start,
     uploaded,
 )
+from tests.factories.quotas import grant, used_tokens
 from tests.fakes.processes import Process, dispatcher, killed_at_the_end, wait_until, worker
 
 pytestmark = pytest.mark.stack
@@ -253,6 +255,32 @@ def test_counts_grow_while_the_run_is_at_work(client: TestClient, settings: Sett
     run = show(client, eval_id, run_id)
     assert run["result_counts"] == {"total": 74, "passed": 74, "failed": 0, "errored": 0}
     assert run["pass_rate"]["low"] < run["pass_rate"]["mean"] == 1
+
+
+def test_a_run_ends_by_name_once_the_months_tokens_are_used(
+    client: TestClient, database: Database, admin_database: Database, project_id: str
+) -> None:
+    grant(admin_database, project_id, tokens_per_month=100)
+    judged, free = make_eval(client, SCORED), make_eval(client)
+    run_id = start_gated(client, free)
+    wait_until(lambda: show(client, free, run_id)["status"] in OVER, seconds=30)
+    run = show(client, free, run_id)
+    assert (run["status"], run["error"]["code"]) == ("failed", "insufficient_quota")
+    assert 0 < run["result_counts"]["total"] <= 64
+    assert sum(one["total_tokens"] for one in run["per_model_usage"]) == used_tokens(database, project_id)
+    own = content({"item": row("5"), "sample": {"output_text": "5"}})
+    for eval_id, source in ((free, completions(content(row("q")))), (judged, {"type": "jsonl", "source": own})):
+        refused = client.post(f"/v1/evals/{eval_id}/runs", json={"data_source": source})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert run_to_the_end(client, free, {"type": "jsonl", "source": own})["status"] == "completed"
+
+
+def test_answers_grades_and_vectors_count_as_the_projects_tokens(
+    client: TestClient, database: Database, project_id: str
+) -> None:
+    eval_id = make_eval(client, EXACT, SCORED, LABELLED, similar("cosine"))
+    run_to_the_end(client, eval_id, completions(content(row("7"), row("good"))))
+    assert used_tokens(database, project_id) == 2 * (13 + 13 + 13 + 4)
 
 
 def start_gated(client: TestClient, eval_id: str) -> str:

@@ -13,10 +13,13 @@ from services.evaluation.schemas import CreateExperiment
 from services.evaluation.tables import TestLook
 from shared import read_models as others
 from shared.database import Database
+from shared.errors import QuotaExceeded
 from shared.ids import new_id
 from shared.jobs import Job
+from shared.settings import Settings
 from tests.conftest import make_project
 from tests.factories.datasets_of_values import make_dataset
+from tests.factories.quotas import grant, used_tokens
 from tests.fakes.processes import Process, dispatcher, killed_at_the_end, wait_until, worker
 
 pytestmark = pytest.mark.stack
@@ -68,7 +71,7 @@ def vector_store_id(database: Database, project_id: str) -> str:
 def start(database: Database, project_id: str, **fields: Any) -> str:
     spec = CreateExperiment.model_validate({"base_model": "none", "name": "values"} | fields).to_spec("values")
     with database.transaction(project_id) as session:
-        return handlers.create_experiment(session, project_id, spec).id
+        return handlers.create_experiment(session, project_id, spec, Settings()).id
 
 
 def status(database: Database, project_id: str, experiment_id: str) -> str:
@@ -164,6 +167,27 @@ def test_refuses_what_cannot_be_compared(database: Database, project_id: str, da
         assert repository.experiments(session, after=None, limit=10) == ([], False)
 
 
+def test_an_evaluation_ends_by_name_once_the_months_tokens_are_used(
+    processes: tuple[Process, ...], database: Database, admin_database: Database, project_id: str
+) -> None:
+    grant(admin_database, project_id, tokens_per_month=100)
+    dataset = make_dataset(database, project_id, sizes={"train": 3, "validation": 800, "test": 3})
+    order = SingleEvaluation("tuned:slow", None, dataset, "validation", "exact_match", None, 0, None)
+    with database.transaction(project_id) as session:
+        made = handlers.create_evaluation(session, project_id, order, Settings())
+    wait_until(lambda: open_jobs(database, project_id) == 0, seconds=60)
+    with database.transaction(project_id) as session:
+        error, answered = session.get_one(Job, made.job_id).error, repository.answers(session, made.id)
+    assert error is not None, logs(processes)
+    assert error["code"] == "insufficient_quota"
+    assert 0 < len(answered) < 800
+    assert used_tokens(database, project_id) == 35 * len(answered)
+    with pytest.raises(QuotaExceeded), database.transaction(project_id) as session:
+        handlers.create_evaluation(session, project_id, order, Settings())
+    with pytest.raises(QuotaExceeded):
+        start(database, project_id, dataset=dataset)
+
+
 def test_looks_cannot_be_taken_back(database: Database, project_id: str, dataset_id: str) -> None:
     with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
         with database.transaction(project_id) as session:
@@ -175,7 +199,7 @@ def test_another_project_sees_none_of_it(
 ) -> None:
     order = SingleEvaluation("tuned", None, dataset_id, "test", "exact_match", None, 0, None)
     with database.transaction(project_id) as session:
-        handlers.create_evaluation(session, project_id, order)
+        handlers.create_evaluation(session, project_id, order, Settings())
         experiment_id = start(database, project_id, dataset=dataset_id)
     with database.transaction(make_project(admin_database)) as session:
         assert repository.evaluations(session, after=None, limit=10) == ([], False)

@@ -10,6 +10,7 @@ from services.evaluation import handlers
 from services.evaluation.handlers import SingleEvaluation
 from services.evaluation.tables import Answer, Evaluation
 from shared.database import Database
+from shared.settings import Settings
 from tests.factories.datasets_of_values import make_dataset
 from tests.fakes.processes import dispatcher, killed_at_the_end, wait_until, worker
 
@@ -23,7 +24,7 @@ def test_a_killed_worker_asks_no_question_twice(
     dataset = make_dataset(database, project_id, sizes=sizes)
     order = SingleEvaluation("tuned:slow", None, dataset, "validation", "exact_match", None, 0, None)
     with database.transaction(project_id) as session:
-        evaluation_id = handlers.create_evaluation(session, project_id, order).id
+        evaluation_id = handlers.create_evaluation(session, project_id, order, Settings()).id
     answering = worker(stack_environment, tmp_path, app="tests.fakes.services_without_models", slots=40)
     first = worker(stack_environment, tmp_path, app="services.evaluation.worker", slots=1)
     with killed_at_the_end(answering, first, dispatcher(stack_environment, tmp_path)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from shared.database import Database
 from shared.errors import QuotaExceeded
 from shared.messages import TrainAdapter
 from shared.settings import Settings
+from tests.factories import quotas as quota_factory
 from tests.factories.gateway import bearer, new_key, served
 
 pytestmark = pytest.mark.stack
@@ -31,17 +33,7 @@ def key(database: Database, settings: Settings, project_id: str) -> str:
 
 @pytest.fixture
 def grant(admin_database: Database, project_id: str) -> Callable[..., None]:
-    """Give the project its own quotas, as an operator does."""
-
-    def granted(**limits: int) -> None:
-        columns, values = ", ".join(limits), ", ".join(f":{name}" for name in limits)
-        with admin_database.system_transaction() as session:
-            session.execute(
-                sa.text(f"INSERT INTO project_quotas (project_id, {columns}) VALUES (:project, {values})"),
-                limits | {"project": project_id},
-            )
-
-    return granted
+    return partial(quota_factory.grant, admin_database, project_id)
 
 
 def upload(http: TestClient, key: str, content: bytes) -> Any:

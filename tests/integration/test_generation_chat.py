@@ -26,17 +26,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-CHARGED: list[tuple[str, int]] = []
-"""Projects and the tokens that they were charged for."""
+@pytest.fixture(scope="module")
+def charges() -> list[tuple[str, int]]:
+    """Projects and the tokens that they were charged for."""
+    return []
 
 
-def charge(project: str, tokens: int) -> None:
-    CHARGED.append((project, tokens))
+@pytest.fixture
+def charged(charges: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """What callers are charged for from now on."""
+    charges.clear()
+    return charges
 
 
 @pytest.fixture(scope="module")
-def address(settings: Settings, home: Path) -> Iterator[str]:
-    with listening(generation_app(settings, home, charge)) as found:
+def address(settings: Settings, home: Path, charges: list[tuple[str, int]]) -> Iterator[str]:
+    with listening(generation_app(settings, home, lambda *charged: charges.append(charged))) as found:
         yield found
 
 
@@ -248,22 +253,44 @@ def test_refuses_a_variant_whose_passages_nobody_would_read(client: openai.OpenA
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_frees_the_worker_when_the_client_hangs_up(
-    client: openai.OpenAI, echo: processes.Process, home: Path, project_id: str, stream: bool
+    client: openai.OpenAI, echo: processes.Process, home: Path, stream: bool
 ) -> None:
     (home / "abandoned").unlink(missing_ok=True)
     slowly: list[Any] = [{"role": "user", "content": "slowly"}]
     if stream:
         with client.chat.completions.create(model="tiny", messages=slowly, stream=True) as answer:
-            for _ in zip(range(5), answer, strict=False):
-                pass
+            next(iter(answer))
     else:
         with pytest.raises(openai.APITimeoutError):
             client.with_options(timeout=1.0).chat.completions.create(model="tiny", messages=slowly)
     processes.wait_until((home / "abandoned").exists, seconds=10)
-    if stream:  # what was read of the answer is owed, though nobody waited for its end
-        processes.wait_until(lambda: any(project == project_id for project, _ in CHARGED), seconds=10)
-        (tokens,) = [tokens for project, tokens in CHARGED if project == project_id]
-        assert tokens >= 4
+
+
+def test_charges_what_was_read_of_a_stream_that_nobody_heard_the_end_of(
+    client: openai.OpenAI, echo: processes.Process, charged: list[tuple[str, int]], project_id: str
+) -> None:
+    slowly: list[Any] = [{"role": "user", "content": "slowly"}]
+    with client.chat.completions.create(model="tiny", messages=slowly, stream=True) as answer:
+        pieces = [chunk.choices[0].delta.content for chunk, _ in zip(answer, range(4), strict=False)]
+    assert pieces == ["", "0 ", "1 ", "2 "]
+    processes.wait_until(lambda: len(charged) == 1, seconds=10)
+    ((project, tokens),) = charged
+    assert (project, tokens >= 1 + 3) == (project_id, True)
+
+
+def test_charges_an_answer_that_breaks_off_and_a_whole_one_once(
+    client: openai.OpenAI, echo: processes.Process, charged: list[tuple[str, int]], project_id: str
+) -> None:
+    fails: list[Any] = [{"role": "user", "content": "fails"}]
+    with pytest.raises(openai.APIError, match="could not go on"):
+        list(client.chat.completions.create(model="tiny", messages=fails, stream=True, n=2))
+    assert len(charged) == 1
+    assert charged[0][1] > 2
+    charged.clear()
+    list(client.chat.completions.create(model="tiny", messages=HI, stream=True))
+    usage = client.chat.completions.create(model="tiny", messages=HI).usage
+    assert usage is not None
+    assert charged == [(project_id, usage.total_tokens)] * 2
 
 
 def test_shows_no_project_another_ones_variants(

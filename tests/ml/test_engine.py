@@ -122,9 +122,12 @@ def test_lets_requests_join_and_leave_between_tokens(engine: Engine, reference: 
 def test_counts_tokens_exactly(engine: Engine, base_model_dir: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base_model_dir)
     text = tokenizer.apply_chat_template(messages("Hi"), tokenize=False, add_generation_prompt=True)
-    _, finished = collect(engine.submit(request("Hi", max_tokens=5)))
+    *deltas, finished = engine.submit(request("Hi", max_tokens=5))
+    assert isinstance(finished, Finished)
     assert finished.prompt_tokens == len(tokenizer(text, add_special_tokens=False)["input_ids"])
     assert (finished.completion_tokens, finished.reason) == (5, "length")
+    so_far = [(one.prompt_tokens, one.completion_tokens) for one in deltas if isinstance(one, Delta)]
+    assert so_far == [(finished.prompt_tokens, count + 1) for count in range(5)]
 
 
 def test_stops_before_a_stop_string_wherever_the_tokens_fall(engine: Engine) -> None:

@@ -1,7 +1,7 @@
 """What an eval run is made of: rows, answers to them, grades, and how those add up."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from shared.errors import UpliftError
 RunStatus = Literal["queued", "in_progress", "completed", "failed", "canceled"]
 ItemStatus = Literal["pass", "fail", "error"]
 _STATUS_OF_JOB = {"running": "in_progress", "succeeded": "completed", "cancelled": "canceled"}
+_ASKING = frozenset({"score_model", "label_model"})
 MOST_ITEMS = 100_000
 
 
@@ -73,6 +74,11 @@ class Tally:
     statuses: Mapping[str, int] = field(default_factory=dict)
     criteria: Mapping[int, Criterion] = field(default_factory=dict)
     usage: tuple[dict[str, Any], ...] = ()
+
+
+def asks_models(criteria: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether grading by these criteria, as an eval keeps them, uses tokens."""
+    return any(one["type"] in _ASKING or one.get("evaluation_metric") == "cosine" for one in criteria)
 
 
 def error_record(error: UpliftError) -> dict[str, str]:

@@ -164,14 +164,20 @@ def graded(session: Session, run_id: str, of: Iterable[int]) -> set[tuple[int, i
 
 def save(
     session: Session, run_id: str, *, items: list[dict[str, Any]], grades: list[dict[str, Any]], criteria: int
-) -> None:
+) -> int:
     """Store answers and grades, those that are there already left as they are; an item whose `criteria` grades are
-    complete gets its status."""
-    if items:
-        session.execute(insert(OutputItemRow).values(items).on_conflict_do_nothing())
+    complete gets its status. Answers the tokens that the new ones used."""
+    used = _added(session, OutputItemRow, items) + _added(session, GradeRow, grades)
     if grades:
-        session.execute(insert(GradeRow).values(grades).on_conflict_do_nothing())
         _settle(session, run_id, [row["position"] for row in grades], criteria)
+    return used
+
+
+def _added(session: Session, table: type[OutputItemRow | GradeRow], rows: list[dict[str, Any]]) -> int:
+    if not rows:
+        return 0
+    added = insert(table).values(rows).on_conflict_do_nothing()
+    return sum(session.scalars(added.returning(table.prompt_tokens + table.completion_tokens)))
 
 
 def _settle(session: Session, run_id: str, touched: list[int], criteria: int) -> None:

@@ -17,6 +17,7 @@ from services.evaluation.evals.graders import AskingGrader, CosineGrader, Grader
 from services.evaluation.evals.run_schemas import DataSource, Jsonl
 from services.evaluation.evals.samples import answer, given, unasked
 from services.evaluation.evals.schemas import Criterion
+from shared import quotas
 from shared.errors import UpliftError
 from shared.ids import new_id
 from shared.jobs import JobContext
@@ -119,8 +120,9 @@ class RunAtWork:
                 sent[number] = self._asks.popleft()
                 yield sent[number].body
 
+        self._check()
         live, project_id = self._context.wiring.live, self._context.project_id
-        with closing(asking.chat(live, project_id, bodies(), check=self._context.check)) as found:
+        with closing(asking.chat(live, project_id, bodies(), check=self._check)) as found:
             for batch in asking.in_batches(found):
                 self._hear([(sent.pop(index), said) for index, said in batch])
 
@@ -185,9 +187,12 @@ class RunAtWork:
 
     def _compare(self, texts: Sequence[tuple[int, int, list[str]]]) -> None:
         """Grade by vectors, one request a pair: a text too long for the embedder costs its own grade only."""
+        if not texts:
+            return
+        self._check()
         bodies = [{"model": self._embedder, "input": pair} for _, _, pair in texts]
         live, project_id = self._context.wiring.live, self._context.project_id
-        with closing(asking.embed(live, project_id, bodies, check=self._context.check)) as found:
+        with closing(asking.embed(live, project_id, bodies, check=self._check)) as found:
             for batch in asking.in_batches(found):
                 self._hear_vectors([(texts[index], said) for index, said in batch])
 
@@ -215,7 +220,8 @@ class RunAtWork:
         rows = [self._grade_row(*one) for one in grades]
         with self._context.transaction() as session:
             repository.hold_run(session, self._id)
-            repository.save(session, self._id, items=items, grades=rows, criteria=len(self._criteria))
+            used = repository.save(session, self._id, items=items, grades=rows, criteria=len(self._criteria))
+            quotas.add_tokens(session, self._context.project_id, used)
         self._grades_done += len(grades) + len(self._criteria) * sum(one.failed for one in answers)
         self._show_progress()
 
@@ -242,6 +248,9 @@ class RunAtWork:
             "error": grade.error,
             "sample": grade.sample,
         } | _usage_columns(grade.usage)
+
+    def _check(self) -> None:
+        asking.check_job(self._context)
 
     def _show_progress(self) -> None:
         self._context.progress(self._grades_done, len(self._entries) * len(self._criteria), "grades")
