@@ -1,10 +1,12 @@
 """OpenAI's Evals over HTTP, before any worker touches them: evals, runs, what is refused and by which name."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from shared import jobs
@@ -275,6 +277,29 @@ def test_a_wrong_run_names_the_field_and_leaves_nothing(
     assert answer.json()["error"]["param"] == param
     assert says in answer.json()["error"]["message"]
     assert client.get(f"/v1/evals/{eval_id}/runs").json()["data"] == []
+
+
+def test_a_schema_that_takes_for_ever_is_a_400_and_holds_no_transaction_open(
+    client: TestClient, admin_database: Database
+) -> None:
+    steps = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(40)}
+    schema = {"$ref": "#/$defs/a0", "$defs": steps | {"a40": {}}}
+    config = {"type": "custom", "item_schema": schema, "include_sample_schema": True}
+    made = client.post("/v1/evals", json=order(data_source_config=config))
+    assert made.status_code == 200, made.text
+    runs = f"/v1/evals/{made.json()['id']}/runs"
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.post, runs, json={"data_source": completions(ROWS)})
+        open_transactions = []
+        while not answer.done():
+            time.sleep(0.05)
+            with admin_database.system_transaction() as session:
+                idle = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+                open_transactions.append(session.scalar(sa.text(idle)))
+    assert (answer.result().status_code, answer.result().json()["error"]["code"]) == (400, "invalid_item")
+    assert answer.result().json()["error"]["param"] == "data_source.source.content.0.item"
+    assert sum(map(bool, open_transactions)) <= len(open_transactions) / 2
+    assert len(open_transactions) > 5
 
 
 def test_another_project_finds_none_of_it(

@@ -18,8 +18,11 @@ from shared.messages import RunEval
 from shared.settings import Settings
 
 
-def create_eval(session: Session, project_id: str, order: CreateEval) -> EvalRow:
-    """Keep what good answers are, once every template can find what it names."""
+def check_eval(order: CreateEval) -> None:
+    """Raise what is wrong with an order: a schema that is none, a template that cannot find what it names.
+
+    A schema can take seconds to check, so no transaction is open meanwhile.
+    """
     config = order.data_source_config
     check_schema(config.item_schema, param="data_source_config.item_schema")
     schema = whole(config.item_schema, with_sample=config.include_sample_schema)
@@ -28,6 +31,11 @@ def create_eval(session: Session, project_id: str, order: CreateEval) -> EvalRow
             _check_template(
                 text, schema, of=f"Criterion {criterion.name!r}", param=f"testing_criteria.{number}.{field}"
             )
+
+
+def create_eval(session: Session, project_id: str, order: CreateEval) -> EvalRow:
+    """Keep what good answers are, once the order is checked."""
+    config = order.data_source_config
     row = EvalRow(id=new_id("eval_"), project_id=project_id, name=order.name, metadata_=order.metadata)
     row.item_schema, row.include_sample_schema = config.item_schema, config.include_sample_schema
     row.testing_criteria = [criterion.model_dump(exclude_none=True) for criterion in order.testing_criteria]
@@ -52,8 +60,14 @@ def delete_eval(session: Session, eval_id: str) -> None:
         raise EvalNotFound(f"There is no eval {eval_id!r} in this project.", param="eval_id")
 
 
+def check_rows(item_schema: dict[str, Any], ordered: DataSource) -> None:
+    """Raise InvalidItem for rows of the order that the eval's schema does not allow; like `check_eval`, on its own."""
+    if isinstance(ordered.source, FileContent):
+        source.from_content(ordered.source, Rows(item_schema))
+
+
 def create_run(session: Session, project_id: str, eval_id: str, order: CreateRun, settings: Settings) -> EvalRunRow:
-    """Order a pass over the data source, once all that can be known of it is right."""
+    """Order a pass over the data source, once its rows are checked and all else that can be known of it is right."""
     found = repository.evaluation(session, eval_id, lock="keep")
     if not isinstance(order.data_source, Jsonl) or asks_models(found.testing_criteria):
         quotas.check_tokens(session, settings)
@@ -84,9 +98,7 @@ def delete_run(session: Session, eval_id: str, run_id: str) -> None:
 
 
 def _check_source(session: Session, found: EvalRow, ordered: DataSource) -> None:
-    if isinstance(ordered.source, FileContent):
-        source.from_content(ordered.source, Rows(found.item_schema))
-    else:
+    if not isinstance(ordered.source, FileContent):
         source.file_key(session, ordered.source.id)
     if isinstance(ordered, Jsonl):
         return

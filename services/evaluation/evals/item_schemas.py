@@ -1,23 +1,29 @@
 """The JSON Schema of an eval's rows: checked when the eval is made, applied to every row, and never a danger.
 
-Nothing is fetched for a `$ref`, a `pattern` may search for a quarter of a second, and depth is bounded by Python's own
+Nothing is fetched for a `$ref`, a check ends when it has computed for its share, and depth is bounded by Python's own
 stack, so that a tenant's schema cannot hold up a process that serves others.
 """
 
+import time
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from contextlib import contextmanager
 from typing import Any
 
 import regex  # type: ignore[import-untyped]
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError, best_match
-from jsonschema.validators import extend
+from jsonschema.exceptions import best_match
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from services.evaluation.errors import InvalidItem, InvalidItemSchema
+from services.evaluation.evals.bounded_validator import TooMuchWork, at_most, bounded_validator
 
-_PATTERN_SECONDS = 0.25
+_SCHEMA_SECONDS = 5.0
+_ROW_SECONDS = 1.0
+ORDER_SECONDS = 10.0
+"""What all rows of one order may compute: the gateway checks them, beside all other requests."""
+FILE_SECONDS = 600.0
+"""The same for the rows of a file, which a worker checks."""
 _TEXT = {"type": "string"}
 SAMPLE_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -55,53 +61,67 @@ def whole(item_schema: dict[str, Any], *, with_sample: bool) -> dict[str, Any]:
 
 def check_schema(schema: dict[str, Any], *, param: str) -> None:
     """Raise InvalidItemSchema unless rows can be checked against it."""
+    formats = Draft202012Validator.FORMAT_CHECKER
+    judge = bounded_validator()(Draft202012Validator.META_SCHEMA, registry=Registry(), format_checker=formats)
     try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        where = ".".join([param, *map(str, error.absolute_path)])
-        raise InvalidItemSchema(f"{where} is no JSON Schema: {error.message[:300]}", param=param) from error
+        with at_most(_SCHEMA_SECONDS):
+            found = next(judge.iter_errors(schema), None)
     except RecursionError as error:
         raise InvalidItemSchema(f"{param} is nested too deeply.", param=param) from error
+    except (TooMuchWork, TimeoutError) as error:
+        raise InvalidItemSchema(f"{param} takes too long to read: make it smaller.", param=param) from error
+    if found is not None:
+        where = ".".join([param, *map(str, found.absolute_path)])
+        raise InvalidItemSchema(f"{where} is no JSON Schema: {found.message}", param=param)
     if schema.get("type", "object") != "object":
         raise InvalidItemSchema(f'{param}.type must be "object": an item has fields.', param=f"{param}.type")
     _refuse_patterns(schema, param)
 
 
 class Rows:
-    """Checks rows against one schema."""
+    """Checks rows against one schema, all of them within some seconds of computing."""
 
-    def __init__(self, schema: dict[str, Any]) -> None:
-        self._validator = _bounded()(schema, registry=Registry())
+    def __init__(self, schema: dict[str, Any], *, seconds: float = ORDER_SECONDS) -> None:
+        self._validator = bounded_validator()(schema, registry=Registry())
+        self._seconds_left = seconds
 
     def check(self, item: Any, *, name: str, param: str | None = None) -> None:
         """Raise InvalidItem; `name` is what the row is called in the message."""
         try:
-            found = best_match(self._validator.iter_errors(item))
+            with self._computing():
+                found = best_match(self._validator.iter_errors(item))
         except RecursionError as error:
             raise InvalidItem(f"{name}: the schema refers to itself without end.", param=param) from error
         except Unresolvable as error:
             raise InvalidItem(
                 f"{name}: the schema's $ref {error.ref!r} leads nowhere; nothing is fetched.", param=param
             ) from error
+        except TooMuchWork as error:
+            raise InvalidItem(f"{name}: {_too_long(self._seconds_left)}", param=param) from error
         except TimeoutError as error:
             raise InvalidItem(f"{name}: a pattern of the schema takes too long to search.", param=param) from error
         if found is not None:
             where = ".".join(["item", *map(str, found.absolute_path)])
-            raise InvalidItem(f"{name}: {where}: {found.message[:300]}", param=param)
+            raise InvalidItem(f"{name}: {where}: {found.message}", param=param)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        began = time.thread_time()
+        try:
+            with at_most(min(_ROW_SECONDS, self._seconds_left)):
+                yield
+        finally:
+            self._seconds_left -= time.thread_time() - began
 
 
-@lru_cache(maxsize=1)
-def _bounded() -> Any:
-    return extend(Draft202012Validator, {"pattern": _pattern})
-
-
-def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
-    if isinstance(instance, str) and not regex.search(pattern, instance, timeout=_PATTERN_SECONDS, concurrent=True):
-        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+def _too_long(seconds_left: float) -> str:
+    if seconds_left > 0:
+        return "the schema takes too long to check this row; make it simpler."
+    return "the rows before it took all the time for checking; make the schema simpler, or bring the rows in a file."
 
 
 def _refuse_patterns(schema: Any, where: str) -> None:
-    """Patterns that do not compile, and patterns for names, which nothing bounds."""
+    """Patterns that do not compile, and patterns for names, which nothing bounds, wherever a `$ref` may find them."""
     if isinstance(schema, list):
         for index, one in enumerate(schema):
             _refuse_patterns(one, f"{where}.{index}")
@@ -118,5 +138,4 @@ def _refuse_patterns(schema: Any, where: str) -> None:
         except regex.error as error:
             raise InvalidItemSchema(f"{where}.pattern does not compile: {error}", param=where) from error
     for name, inside in schema.items():
-        if name not in {"enum", "const", "default", "examples"}:
-            _refuse_patterns(inside, f"{where}.{name}")
+        _refuse_patterns(inside, f"{where}.{name}")

@@ -30,6 +30,7 @@ def create_eval(body: CreateEval, who: Who, parts: Parts) -> dict[str, Any]:
     variables such as `{{item.question}}` and `{{sample.output_text}}`; one that the schema does not have is a 400.
     `python` graders need a sandbox, which this server has none of.
     """
+    handlers.check_eval(body)
     with parts.database.transaction(who.project_id) as session:
         return eval_object(handlers.create_eval(session, who.project_id, body))
 
@@ -75,10 +76,14 @@ def delete_eval(eval_id: str, who: Who, parts: Parts) -> dict[str, Any]:
 def create_run(eval_id: str, body: CreateRun, who: Who, parts: Parts) -> dict[str, Any]:
     """Run an eval over rows, as a job: `jsonl` grades rows as they are, `completions` asks a model about each first.
 
-    Rows come with the request (`file_content`, checked at once) or from an uploaded file of JSON lines
-    `{"item": {…}, "sample": {…}}` (`file_id`, checked when the run starts: a wrong line fails the run and is named).
+    Rows come with the request (`file_content`, checked at once, within ten seconds of computing) or from an uploaded
+    file of JSON lines `{"item": {…}, "sample": {…}}` (`file_id`, checked when the run starts: a wrong line fails the
+    run and is named).
     Poll the run until its status is `completed`, `failed` or `canceled`.
     """
+    with parts.database.transaction(who.project_id) as session:
+        schema = repository.evaluation(session, eval_id).item_schema  # it never changes
+    handlers.check_rows(schema, body.data_source)
     with parts.database.transaction(who.project_id) as session:
         return _run(session, handlers.create_run(session, who.project_id, eval_id, body, parts.settings))
 

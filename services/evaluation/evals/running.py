@@ -5,7 +5,7 @@ from pydantic import TypeAdapter
 from services.evaluation.errors import EvalRunNotFound
 from services.evaluation.evals import repository, source
 from services.evaluation.evals.domain import Entry
-from services.evaluation.evals.item_schemas import Rows
+from services.evaluation.evals.item_schemas import FILE_SECONDS, Rows
 from services.evaluation.evals.run_schemas import DataSource, FileContent
 from services.evaluation.evals.schemas import Criterion
 from services.evaluation.evals.tables import EvalRow
@@ -45,12 +45,11 @@ def _prepare(context: JobContext, run_id: str) -> RunAtWork:
 
 
 def _entries(context: JobContext, evaluation: EvalRow, ordered: DataSource, key: str | None) -> list[Entry]:
-    rows = Rows(evaluation.item_schema)
     if isinstance(ordered.source, FileContent):
-        return source.from_content(ordered.source, rows)
+        return source.from_content(ordered.source, Rows(evaluation.item_schema))
     assert key is not None
     with context.wiring.storage.open(context.project_id, key) as stream:
-        return source.from_lines(stream, rows)
+        return source.from_lines(stream, Rows(evaluation.item_schema, seconds=FILE_SECONDS))
 
 
 JOB_HANDLERS: dict[type[Command], JobHandler] = {RunEval: run_eval}

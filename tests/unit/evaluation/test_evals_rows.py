@@ -8,12 +8,19 @@ from typing import Any
 import pytest
 
 from services.evaluation.errors import InvalidItem, InvalidItemSchema
-from services.evaluation.evals import source
+from services.evaluation.evals import item_schemas, source
 from services.evaluation.evals.domain import Entry, job_statuses, pass_rate, run_status
 from services.evaluation.evals.item_schemas import Rows, check_schema
 from services.evaluation.evals.source import from_lines
 
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+def doubling(keyword: str) -> dict[str, Any]:
+    """Forty definitions that each ask for the next one twice: 2^40 steps."""
+    steps = {f"a{n}": {keyword: [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(40)}
+    return {"$ref": "#/$defs/a0", "$defs": steps | {"a40": {} if keyword == "allOf" else False}}
 
 
 def lines(*found: Any) -> io.BytesIO:
@@ -29,6 +36,7 @@ def lines(*found: Any) -> io.BytesIO:
         ({"properties": {"n": {"pattern": "("}}}, "is not a 'regex'"),
         ({"properties": {"n": {"pattern": "a{e<=}"}}}, "does not compile"),
         ({"properties": {"n": {"patternProperties": {".": {}}}}}, "patternProperties is not supported"),
+        ({"examples": [{"patternProperties": {".": {}}}]}, "patternProperties is not supported"),
     ],
 )
 def test_a_schema_that_rows_cannot_be_held_to_is_refused(schema: dict[str, Any], says: str) -> None:
@@ -51,13 +59,57 @@ def test_a_row_that_is_not_as_described_is_named_with_its_field() -> None:
         ({"properties": {"a": {"$ref": "http://127.0.0.1:9/schema"}}}, {"a": 1}, "nothing is fetched"),
         ({"properties": {"a": {"$ref": "file:///etc/passwd"}}}, {"a": 1}, "nothing is fetched"),
         ({"properties": {"a": {"pattern": "^(a|a)*$"}}}, {"a": "a" * 60 + "b"}, "too long to search"),
+        ({"properties": {"a": {"$schema": DRAFT, "pattern": "^(a|a)*$"}}}, {"a": "a" * 60 + "b"}, "too long to search"),
         ({"properties": {"a": {"pattern": "^a+$"}}}, {"a": "b"}, "does not match"),
+        (doubling("allOf"), {}, "takes too long to check this row"),
+        (doubling("anyOf"), {}, "takes too long to check this row"),
+        (doubling("oneOf"), {}, "takes too long to check this row"),
+        (doubling("allOf") | {"unevaluatedProperties": False}, {"a": 1}, "takes too long to check this row"),
     ],
 )
 def test_a_schema_cannot_hold_up_or_reach_out(schema: dict[str, Any], item: dict[str, Any], says: str) -> None:
     check_schema(schema, param="item_schema")
     with pytest.raises(InvalidItem, match=re.escape(says)):
         Rows(schema).check(item, name="row")
+
+
+def test_rows_share_the_time_that_an_order_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_schemas, "_ROW_SECONDS", 0.02)
+    rows = Rows(doubling("allOf"), seconds=0.05)
+    for says in ("make it simpler", "make it simpler", "bring the rows in a file", "bring the rows in a file"):
+        with pytest.raises(InvalidItem, match=says):
+            rows.check({}, name="row")
+
+
+def test_many_wrong_and_long_values_cost_no_more_than_a_row_may() -> None:
+    rows = Rows({"properties": {"a": {"anyOf": [{"type": "integer"}] * 3000}}})
+    with pytest.raises(InvalidItem) as refused:
+        rows.check({"a": "x" * 1_000_000}, name="row")
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("found", "unique"),
+    [
+        ([1, True, "1", None, [1], {"a": 1}], True),
+        ([1, 1.0], False),
+        ([{"a": 1, "b": [2]}, {"b": [2.0], "a": 1}], False),
+        ([{"n": number} for number in range(50_000)], True),
+    ],
+)
+def test_unique_items_are_told_apart_as_json_schema_does(found: list[Any], unique: bool) -> None:
+    rows = Rows({"properties": {"a": {"uniqueItems": True}}})
+    if unique:
+        rows.check({"a": found}, name="row")
+    else:
+        with pytest.raises(InvalidItem, match="non-unique"):
+            rows.check({"a": found}, name="row")
+
+
+def test_a_schema_too_big_to_check_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_schemas, "_SCHEMA_SECONDS", 0.02)
+    with pytest.raises(InvalidItemSchema, match="make it smaller"):
+        check_schema({"properties": {f"p{number}": {"type": "string"} for number in range(5000)}}, param="item_schema")
 
 
 def test_lines_become_rows_and_blank_ones_are_left_out() -> None:
