@@ -246,7 +246,7 @@ def respond(error: Exception) -> JSONResponse:
         error = UpliftError("This is a defect of the server; its log has the details under the answer's x-request-id.")
     seconds = _retry_after(error)
     headers = {} if seconds is None else {"Retry-After": str(seconds)}
-    if error.status == 409 or error.code == QuotaExceeded.code:
+    if (error.status == 409 and not error.retryable) or error.code == QuotaExceeded.code:
         headers["x-should-retry"] = "false"
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)
 
@@ -255,6 +255,8 @@ def _retry_after(error: UpliftError) -> int | None:
     """Seconds after which to ask again. An error of another process (RemoteError) has its status alone to tell."""
     if isinstance(error, TooManyRequests):
         return error.retry_after
+    if error.status == 409 and error.retryable:
+        return _RETRY_SECONDS[503]
     return None if error.code == QuotaExceeded.code else _RETRY_SECONDS.get(error.status)
 
 

@@ -31,6 +31,13 @@ class IdempotencyKeyInUse(Conflict):
     code = "idempotency_key_in_use"
 
 
+class FirstAttemptRunning(Conflict):
+    """The client tries again what still runs; it may ask once more, since there will be an answer then."""
+
+    code = "first_attempt_running"
+    retryable = True
+
+
 class IdempotencyKeyReused(InvalidInput):
     status = 422
     code = "idempotency_key_reused"

@@ -2,16 +2,25 @@
 
 Records lie in Postgres, so that they outlive Redis and this process. A request claims its record before it runs; a
 claim whose process died expires, and then the next request may run.
+
+What a client tries again by itself (`x-stainless-retry-count`) is known by its API key, path and body alone. So a first
+attempt takes the record over from any equal request before it: who orders the same twice gets two.
 """
 
 import hashlib
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from typing import Any
 
 from services.gateway import repository
-from services.gateway.errors import IdempotencyKeyInUse, IdempotencyKeyInvalid, IdempotencyKeyReused
+from services.gateway.errors import (
+    FirstAttemptRunning,
+    IdempotencyKeyInUse,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyReused,
+)
 from shared.database import Database
 from shared.web import Caller
 
@@ -25,6 +34,12 @@ MOST_BYTES = 4 * 2**20
 _NOT_KEPT = frozenset({401, 403, 408, 409, 413, 429, 499})
 """Answers about the moment, not about the request: trying again later is right."""
 _LONGEST_KEY = 255
+_SETS_A_STATE = re.compile(
+    r"(?:jobs|fine_tuning/jobs|searches)/[^/]+/(?:pause|resume)"
+    r"|evals/[^/]+|vector_stores/[^/]+(?:/files/[^/]+)?|releases"
+)
+"""What may be done again at will, and must be where something came in between: pause, resume, pause. All other POSTs
+make something, or end something for good."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +99,37 @@ def check_same(first: str, second: str) -> None:
         )
 
 
-def first_answer(database: Database, who: Caller, path: str, request_sha256: str) -> Answer | None:
-    """What an equal request of this API key created within the last minute."""
+def remembers_attempts(path: str) -> bool:
+    """Whether a POST to `path` (without the prefix /v1) that its client tries again must not run twice."""
+    return _SETS_A_STATE.fullmatch(path.rstrip("/")) is None
+
+
+def first_attempt(database: Database, who: Caller, path: str, request_sha256: str) -> Claim:
+    """The claim of a request without an Idempotency-Key that its client sends for the first time."""
+    taken = Claim(_attempts_id(who, path, request_sha256), secrets.token_hex(16))
     with database.transaction(who.project_id) as session:
-        found = repository.kept_record(session, retry_id(who, path, request_sha256))
-    if found is None or found.status is None:
-        return None
+        repository.take_record(session, who.project_id, taken.record_id, taken.token, request_sha256, IN_FLIGHT_SECONDS)
+    return taken
+
+
+def next_attempt(database: Database, who: Caller, path: str, request_sha256: str) -> Claim | Answer:
+    """What an equal request of this API key created within the last minute, or the right to run it now.
+
+    Raises FirstAttemptRunning while that request is in flight.
+    """
+    wanted = Claim(_attempts_id(who, path, request_sha256), secrets.token_hex(16))
+    with database.transaction(who.project_id) as session:
+        found = repository.claim_record(
+            session, who.project_id, wanted.record_id, wanted.token, request_sha256, IN_FLIGHT_SECONDS
+        )
+    if found is None:
+        return wanted
+    if found.status is None:
+        raise FirstAttemptRunning("The first attempt at this request is still running. Ask again in a moment.")
     return Answer(found.status, dict(found.headers or {}), found.body or b"")
 
 
-def retry_id(who: Caller, path: str, request_sha256: str) -> str:
-    """The record of a request without an Idempotency-Key."""
+def _attempts_id(who: Caller, path: str, request_sha256: str) -> str:
     return _digest("retry", who.key_id, path, request_sha256)
 
 

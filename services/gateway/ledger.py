@@ -4,17 +4,20 @@ An answer leaves only after its entry and its record are committed (in one trans
 rely on both. Streamed answers are passed on as they come and never kept.
 """
 
+import asyncio
 import tempfile
+import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import audit, idempotency, repository
 from services.gateway.body_digest import BodyDigest
+from services.gateway.errors import FirstAttemptRunning
 from services.gateway.idempotency import Answer, Claim
 from services.gateway.scopes import PREFIX, changes_something
 from shared.telemetry import logger
@@ -24,6 +27,8 @@ from shared.wiring import Wiring
 log = logger(__name__)
 _IN_MEMORY = 1 << 20
 """A form that is sent again is held to compare it, beyond this size on disk."""
+_LOOK_SECONDS, _PATIENCE_SECONDS = 0.25, 5.0
+"""How often, and how long, a retry looks whether its first attempt has ended; then its client is told to ask again."""
 _KEPT_HEADERS = ("content-type", "openai-poll-after-ms", "location")
 
 
@@ -39,18 +44,21 @@ class Ledger:
         if order is None:
             await self._app(scope, receive, send)
             return
-        if order.key is None and order.is_retry:
+        if order.key is not None:
+            if not await self._answered_before(order, receive, send):
+                await self._run(order, order.hearing(receive), send)
+        elif order.is_retry and order.remembered:
             await self._retry(order, receive, send)
-        elif order.key is None or not await self._answered_before(order, receive, send):
-            await self._run(order, order.hearing(receive), send)
+        else:
+            await self._run(order, await order.attempting(receive), send)
 
     async def _retry(self, order: "_Order", receive: Receive, send: Send) -> None:
-        """What an equal request created a moment ago, else the request itself."""
+        """What an equal request creates or created a moment ago, else the request itself."""
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as held:
             hearing = receive if order.digest.complete else await order.digest.spool(receive, held)
             if hearing is None:
                 return
-            first = await run_in_threadpool(order.first_answer)
+            first = await order.first_answer()
             if first is None:
                 await self._run(order, hearing, send)
             else:
@@ -115,9 +123,31 @@ class _Order:
         """A channel for the routes; a form is digested as they read it."""
         return receive if self.digest.complete else self.digest.listening(receive)
 
+    async def attempting(self, receive: Receive) -> Receive:
+        """The same; a first attempt is claimed once its body is known, before the routes have all of it."""
+        if not self.remembered:
+            return self.hearing(receive)
+        if self.digest.complete:
+            await run_in_threadpool(self.claim_attempt)
+            return receive
+        heard = self.digest.listening(receive)
+
+        async def claiming() -> Message:
+            message = await heard()
+            if self.digest.complete and self.claim is None:
+                await run_in_threadpool(self.claim_attempt)
+            return message
+
+        return claiming
+
     @property
     def is_retry(self) -> bool:
-        return self.retry_count is not None and self.retry_count not in {"", "0"}
+        return self.retry_count not in {None, "", "0"}
+
+    @property
+    def remembered(self) -> bool:
+        """Whether its client may try it again by itself, and then must not do it twice."""
+        return self.retry_count is not None and idempotency.remembers_attempts(self.path)
 
     def claim_key(self) -> tuple[str, Answer] | None:
         """The first request's digest and answer; None if this request is the first and now holds the claim."""
@@ -129,43 +159,66 @@ class _Order:
             return None
         return found
 
-    def first_answer(self) -> Answer | None:
-        return idempotency.first_answer(self.wiring.database, self.who, self.path, self.digest.hexdigest())
+    def claim_attempt(self) -> None:
+        """Claim what is sent for the first time."""
+        self.claim = idempotency.first_attempt(self.wiring.database, self.who, self.path, self.digest.hexdigest())
+
+    async def first_answer(self) -> Answer | None:
+        """What an earlier attempt was answered, which is waited for a while; None if this one now holds the claim."""
+        patience = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await run_in_threadpool(self._claim_retry)
+            except FirstAttemptRunning:
+                if time.monotonic() > patience:
+                    raise
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    def _claim_retry(self) -> Answer | None:
+        found = idempotency.next_attempt(self.wiring.database, self.who, self.path, self.digest.hexdigest())
+        if isinstance(found, Answer):
+            return found
+        self.claim = found
+        return None
 
     def settle(self, status: int, answer: Answer | None) -> None:
         """Write down how it ended; `answer` is None where there is none to keep."""
         logged = self.changes and audit.template(self.scope) is not None
-        keeps = answer is not None and answer.worth_keeping and self.digest.complete
-        remembers = keeps and self.claim is None and self.retry_count is not None and status < 300
-        if not (logged or self.claim or remembers):
+        if not (logged or self.claim):
             return
         try:
             with self.wiring.database.transaction(self.who.project_id) as session:
                 if logged:
                     body = answer.body if answer else b""
                     repository.add_audit_entry(session, audit.entry(self.who, self.scope, status, body))
-                if self.claim is not None and not keeps:
-                    repository.release_record(session, self.claim.record_id, self.claim.token)
-                elif answer is not None and (self.claim is not None or remembers):
-                    self._keep(session, answer)
+                if self.claim is not None:
+                    self._settle_claim(session, self.claim, answer)
         except SQLAlchemyError as error:
             # the request itself is done: its answer must not be lost over its record
             log.error("audit entry and first answer not written", path=self.path, status=status, error=str(error))
 
-    def _keep(self, session: Any, answer: Answer) -> None:
-        stored = idempotency.without_secrets(self.path, answer)
-        sha256 = self.digest.hexdigest()
-        content: dict[str, Any] = {"status": stored.status, "headers": stored.headers, "body": stored.body}
-        if self.claim is not None:
-            seconds = idempotency.KEPT_SECONDS
-            repository.finish_record(
-                session, self.claim.record_id, self.claim.token, request_sha256=sha256, seconds=seconds, **content
-            )
-        elif stored == answer:  # a retry of POST /keys makes a new key: the first one's text is lost for good
-            record_id, seconds = idempotency.retry_id(self.who, self.path, sha256), idempotency.RETRY_SECONDS
-            repository.keep_answer(
-                session, self.who.project_id, record_id, request_sha256=sha256, seconds=seconds, **content
-            )
+    def _settle_claim(self, session: Session, claim: Claim, answer: Answer | None) -> None:
+        """Keep what a repeated request is to be answered; where there is nothing, let it run."""
+        stored = None if answer is None or not self.digest.complete else self._stored(answer)
+        if stored is None:
+            repository.release_record(session, claim.record_id, claim.token)
+            return
+        repository.finish_record(
+            session,
+            claim.record_id,
+            claim.token,
+            request_sha256=self.digest.hexdigest(),
+            status=stored.status,
+            headers=stored.headers,
+            body=stored.body,
+            seconds=idempotency.RETRY_SECONDS if self.key is None else idempotency.KEPT_SECONDS,
+        )
+
+    def _stored(self, answer: Answer) -> Answer | None:
+        stored = idempotency.without_secrets(self.path, answer) if answer.worth_keeping else None
+        if self.key is None and (answer.status >= 300 or stored != answer):
+            return None  # a retry of POST /keys makes a new key: the first one's text is lost for good
+        return stored
 
 
 class _Held:

@@ -48,6 +48,18 @@ def claim_record(
     return found if found is not None else claim_record(session, project_id, record_id, token, request_sha256, seconds)
 
 
+def take_record(
+    session: Session, project_id: str, record_id: str, token: str, request_sha256: str, seconds: float
+) -> None:
+    """Make the record this claim's, whoever had it; an answer that it held is forgotten."""
+    _forget_expired(session)
+    values = _values(project_id, record_id, token, request_sha256, seconds)
+    unanswered = dict.fromkeys(("status", "headers", "body"), sa.null())
+    replaced = {"claim": token, "expires_at": values["expires_at"], **unanswered}
+    query = insert(IdempotencyRecord).values(values)
+    session.execute(query.on_conflict_do_update(index_elements=_RECORD_KEY, set_=replaced))
+
+
 def kept_record(session: Session, record_id: str) -> IdempotencyRecord | None:
     """The project's record unless it has expired."""
     query = sa.select(IdempotencyRecord).where(
@@ -78,26 +90,6 @@ def finish_record(
 def release_record(session: Session, record_id: str, token: str) -> None:
     """Let the next request with the key run."""
     session.execute(_claimed(sa.delete(IdempotencyRecord), record_id, token))
-
-
-def keep_answer(
-    session: Session,
-    project_id: str,
-    record_id: str,
-    *,
-    request_sha256: str,
-    status: int,
-    headers: dict[str, str],
-    body: bytes,
-    seconds: float,
-) -> None:
-    """Write a whole record at once; a later answer to the same request replaces it."""
-    _forget_expired(session)
-    answer = {"status": status, "headers": headers, "body": body}
-    values = _values(project_id, record_id, "", request_sha256, seconds) | answer
-    replaced = answer | {"expires_at": values["expires_at"]}
-    query = insert(IdempotencyRecord).values(values)
-    session.execute(query.on_conflict_do_update(index_elements=_RECORD_KEY, set_=replaced))
 
 
 def _values(project_id: str, record_id: str, token: str, request_sha256: str | None, seconds: float) -> dict[str, Any]:

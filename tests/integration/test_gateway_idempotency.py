@@ -1,7 +1,9 @@
 """Repeated requests through the door: by Idempotency-Key, and as the unmodified client tries again."""
 
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pytest
@@ -12,15 +14,18 @@ from fastapi.testclient import TestClient
 from starlette.middleware import Middleware
 
 from services.gateway import app as gateway
-from services.gateway import idempotency
+from services.gateway import idempotency, ledger
 from services.gateway.access import api_key_access
 from services.gateway.ledger import Ledger
 from services.gateway.wiring import GatewayWiring
+from shared import jobs
 from shared.database import Database
 from shared.errors import InvalidInput, Unavailable
+from shared.messages import TrainAdapter
 from shared.settings import Settings
 from shared.web import Caller, caller, create_app
 from tests.factories.gateway import bearer, new_key
+from tests.fakes.processes import wait_until
 
 pytestmark = pytest.mark.stack
 Who = Annotated[Caller, Depends(caller)]
@@ -49,6 +54,12 @@ def held(request: Request, who: Who) -> dict[str, Any]:
     found.entered.set()
     assert found.open.wait(30)
     return {"id": f"held-{found.times}"}
+
+
+@probes.post("/held_then_fails")
+def held_then_fails(request: Request, who: Who) -> None:
+    held(request, who)
+    raise Unavailable("Away for a moment.")
 
 
 @probes.post("/failing/{status}")
@@ -257,6 +268,83 @@ def test_runs_a_retry_of_what_failed_or_is_older_than_a_minute(
         assert 0 < float(session.scalar(sa.text(left)) or 0) <= idempotency.RETRY_SECONDS
         session.execute(sa.text("UPDATE idempotency_records SET expires_at = now()"))
     assert send("probes/held", 1).json() != first
+
+
+def retried(http: TestClient, key: str, path: str, count: int) -> Any:
+    return http.post(f"/v1/{path}", headers=bearer(key) | {"x-stainless-retry-count": str(count)}, json={})
+
+
+def test_a_retry_waits_for_its_first_attempt_and_runs_nothing_twice(http: TestClient, key: str, ran: Ran) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(retried, http, key, "probes/held", 0)
+        assert ran.entered.wait(30)
+        again = [pool.submit(retried, http, key, "probes/held", count) for count in (1, 2)]
+        time.sleep(0.5)
+        assert not any(answer.done() for answer in again)
+        ran.open.set()
+    assert [answer.result().json() for answer in again] == [first.result().json()] * 2 == [{"id": "held-1"}] * 2
+    assert ran.times == 1
+
+
+def test_a_retry_is_told_to_ask_again_where_its_first_attempt_takes_long(
+    http: TestClient, key: str, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_PATIENCE_SECONDS", 0.1)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(retried, http, key, "probes/held", 0)
+        assert ran.entered.wait(30)
+        refused = retried(http, key, "probes/held", 1)
+        ran.open.set()
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "first_attempt_running")
+    assert "x-should-retry" not in refused.headers  # so the client does try again, and after this many seconds
+    assert 0 < float(refused.headers["retry-after"]) <= 5
+    assert retried(http, key, "probes/held", 2).json() == {"id": "held-1"}
+
+
+def test_a_retry_runs_once_its_first_attempt_has_failed(http: TestClient, key: str, ran: Ran) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(retried, http, key, "probes/held_then_fails", 0)
+        assert ran.entered.wait(30)
+        again = pool.submit(retried, http, key, "probes/held_then_fails", 1)
+        time.sleep(0.5)
+        ran.open.set()
+    assert again.result().status_code == 503
+    assert ran.times == 2
+
+
+def test_equal_requests_that_are_no_retries_run_beside_each_other(http: TestClient, key: str, ran: Ran) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(retried, http, key, "probes/held", 0) for _ in range(2)]
+        wait_until(lambda: ran.times == 2, seconds=30)
+        ran.open.set()
+    assert [answer.result().status_code for answer in both] == [200, 200]
+
+
+def test_pauses_again_after_a_resume_though_the_first_try_was_lost(
+    http: TestClient, key: str, database: Database, project_id: str
+) -> None:
+    with database.transaction(project_id) as session:
+        job = jobs.send(session, project_id, TrainAdapter(training_job_id="x")).id
+    for action, count, status in (("pause", 0, "paused"), ("resume", 0, "queued"), ("pause", 1, "paused")):
+        answer = retried(http, key, f"jobs/{job}/{action}", count)
+        assert (answer.status_code, answer.json()["status"]) == (200, status), action
+        assert http.get(f"/v1/jobs/{job}", headers=bearer(key)).json()["status"] == status
+
+
+def test_remembers_every_order_but_those_that_set_a_state(http: TestClient) -> None:
+    posts = {path for path, found in http.get("/openapi.json").json()["paths"].items() if "post" in found}
+    assert {path for path in posts if not idempotency.remembers_attempts(path.removeprefix("/v1/"))} == {
+        "/v1/evals/{eval_id}",
+        "/v1/fine_tuning/jobs/{job_id}/pause",
+        "/v1/fine_tuning/jobs/{job_id}/resume",
+        "/v1/jobs/{job_id}/pause",
+        "/v1/jobs/{job_id}/resume",
+        "/v1/releases",
+        "/v1/searches/{search_id}/pause",
+        "/v1/searches/{search_id}/resume",
+        "/v1/vector_stores/{store_id}",
+        "/v1/vector_stores/{store_id}/files/{file_id}",
+    }
 
 
 def test_tells_another_keys_retry_apart(

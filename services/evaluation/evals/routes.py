@@ -76,9 +76,9 @@ def delete_eval(eval_id: str, who: Who, parts: Parts) -> dict[str, Any]:
 def create_run(eval_id: str, body: CreateRun, who: Who, parts: Parts) -> dict[str, Any]:
     """Run an eval over rows, as a job: `jsonl` grades rows as they are, `completions` asks a model about each first.
 
-    Rows come with the request (`file_content`, checked at once, which may take ten seconds of computing at most) or
-    from an uploaded file of JSON lines `{"item": {…}, "sample": {…}}` (`file_id`, checked when the run starts: a wrong
-    line fails the run and is named).
+    Rows come with the request (`file_content`, checked at once, within ten seconds of computing) or from an uploaded
+    file of JSON lines `{"item": {…}, "sample": {…}}` (`file_id`, checked when the run starts: a wrong line fails the
+    run and is named).
     Poll the run until its status is `completed`, `failed` or `canceled`.
     """
     with parts.database.transaction(who.project_id) as session:
