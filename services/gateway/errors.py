@@ -31,6 +31,12 @@ class IdempotencyKeyInUse(Conflict):
     code = "idempotency_key_in_use"
 
 
+class IdempotentAnswerNotKept(Conflict):
+    """The first answer was a stream, or too long: it can neither be told again nor made again for the same key."""
+
+    code = "idempotent_answer_not_kept"
+
+
 class FirstAttemptRunning(Conflict):
     """The client tries again what still runs; it may ask once more, since there will be an answer then."""
 
