@@ -32,4 +32,9 @@ def spends_tokens(method: str, path: str) -> bool:
 
 def changes_something(method: str, path: str) -> bool:
     """Whether the request leaves a trace: not looking, not asking a model, not searching."""
-    return method not in _LOOKING and not spends_tokens(method, path) and not path.rstrip("/").endswith("/search")
+    return method not in _LOOKING and not spends_tokens(method, path) and not _searches(method, path)
+
+
+def _searches(method: str, path: str) -> bool:
+    words = path.strip("/").split("/")
+    return method == "POST" and len(words) == 3 and words[::2] == ["vector_stores", "search"]

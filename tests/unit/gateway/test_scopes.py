@@ -43,6 +43,11 @@ def test_knows_what_asks_a_model_and_what_leaves_a_trace() -> None:
     assert changes_something("POST", "chat/completions/chatcmpl-1")
     assert changes_something("DELETE", "files/x")
     assert not changes_something("POST", "vector_stores/x/search")
+    assert not changes_something("POST", "vector_stores/x/search/")
+    assert changes_something("DELETE", "models/search")
+    assert changes_something("DELETE", "models/a/search")
+    assert changes_something("POST", "evals/search")
+    assert changes_something("POST", "fine_tuning/checkpoints/a/search")
     assert not changes_something("POST", "embeddings")
     assert not changes_something("GET", "files")
 
