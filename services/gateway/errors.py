@@ -11,6 +11,12 @@ class MissingScope(Forbidden):
     code = "missing_scope"
 
 
+class ExpiryBeyondOwn(Forbidden):
+    """A key that ends must not make one that outlives it."""
+
+    code = "expiry_beyond_own"
+
+
 class KeyNotFound(NotFound):
     code = "key_not_found"
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from services.gateway.errors import KeyNotFound, MissingScope
+from services.gateway.errors import ExpiryBeyondOwn, KeyNotFound, MissingScope
 from services.gateway.scopes import SCOPES
 from services.gateway.tables import ApiKey
 from shared.clock import now
@@ -69,6 +69,16 @@ def refuse_to_hand_out(wanted: Collection[str], own: Collection[str]) -> None:
         raise MissingScope(
             f"This key cannot hand out {', '.join(beyond)}: it has only {', '.join(own)} itself.", param="scopes"
         )
+
+
+def expiry_within(wanted: datetime | None, own: datetime | None) -> datetime | None:
+    """When a new key ends: as wanted, else with the key in use. Raises ExpiryBeyondOwn for a moment after that one."""
+    if wanted is not None and own is not None and wanted > own:
+        raise ExpiryBeyondOwn(
+            f"This key cannot hand out one that lives until {wanted.isoformat()}: it ends itself at {own.isoformat()}.",
+            param="expires_at",
+        )
+    return own if wanted is None else wanted
 
 
 def get(session: Session, key_id: str) -> ApiKey:

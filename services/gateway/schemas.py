@@ -31,7 +31,8 @@ class CreateKey(Body):
         ),
     ] = None
     expires_at: Annotated[
-        int | None, Field(ge=0, le=_LATEST, description="When the key ends, in unix seconds; left out: never.")
+        int | None,
+        Field(ge=0, le=_LATEST, description="When the key ends, in unix seconds; left out: with the key in use."),
     ] = None
     expires_in_seconds: Annotated[
         int | None, Field(ge=1, le=100 * 366 * 86400, description="The same, counted from now.")

@@ -84,6 +84,22 @@ def test_hands_out_its_own_scopes_and_no_more(
     assert "cannot hand out train" in refused.json()["error"]["message"]
 
 
+def test_hands_out_no_life_beyond_its_own(http: TestClient, admin: str) -> None:
+    def made(key: str, **body: Any) -> Any:
+        return http.post("/v1/keys", headers=bearer(key), json={"name": "k"} | body)
+
+    assert made(admin).json()["expires_at"] is None
+    short = made(admin, expires_in_seconds=3600).json()
+    for beyond in ({"expires_in_seconds": 7200}, {"expires_at": short["expires_at"] + 60}):
+        refused = made(short["key"], **beyond)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "expiry_beyond_own")
+        assert refused.json()["error"]["param"] == "expires_at"
+    assert made(short["key"]).json()["expires_at"] == short["expires_at"]
+    assert made(short["key"], expires_at=short["expires_at"]).json()["expires_at"] == short["expires_at"]
+    assert made(short["key"], expires_in_seconds=60).json()["expires_at"] < short["expires_at"]
+    assert len(http.get("/v1/keys", headers=bearer(admin)).json()["data"]) == 6
+
+
 @pytest.mark.parametrize(
     ("field", "body"),
     [
