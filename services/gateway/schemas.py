@@ -26,7 +26,8 @@ class CreateKey(Body):
         list[Scope] | None,
         Field(
             min_length=1,
-            description="read looks, write changes and asks models, train starts and steers training and experiments, "
+            description="read looks, write changes and asks models, train starts and steers training, "
+            "exports, imports of adapters, experiments and evaluations, "
             "admin makes keys and reads the audit log; none implies another. Left out: those of the key in use.",
         ),
     ] = None
