@@ -11,6 +11,12 @@ class MissingScope(Forbidden):
     code = "missing_scope"
 
 
+class ExpiryBeyondOwn(Forbidden):
+    """A key that ends must not make one that outlives it."""
+
+    code = "expiry_beyond_own"
+
+
 class KeyNotFound(NotFound):
     code = "key_not_found"
 
@@ -29,6 +35,12 @@ class IdempotencyKeyInvalid(InvalidInput):
 
 class IdempotencyKeyInUse(Conflict):
     code = "idempotency_key_in_use"
+
+
+class IdempotentAnswerNotKept(Conflict):
+    """The first answer was a stream, or too long: it can neither be told again nor made again for the same key."""
+
+    code = "idempotent_answer_not_kept"
 
 
 class FirstAttemptRunning(Conflict):

@@ -20,6 +20,7 @@ from services.gateway.errors import (
     IdempotencyKeyInUse,
     IdempotencyKeyInvalid,
     IdempotencyKeyReused,
+    IdempotentAnswerNotKept,
 )
 from shared.database import Database
 from shared.web import Caller
@@ -30,7 +31,7 @@ RETRY_SECONDS = 60.0
 IN_FLIGHT_SECONDS = 900.0
 """After which a request that never ended is taken for dead; longer than any answer may take."""
 MOST_BYTES = 4 * 2**20
-"""Longer answers are not kept: what is asked for again is computed again."""
+"""Of longer answers, and of streams, only the end is kept: the same request again is a 409."""
 _NOT_KEPT = frozenset({401, 403, 408, 409, 413, 429, 499})
 """Answers about the moment, not about the request: trying again later is right."""
 _LONGEST_KEY = 255
@@ -44,15 +45,15 @@ make something, or end something for good."""
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer, as it was sent."""
+    """A whole answer, as it was sent; without its `body` if that was streamed, or longer than is kept."""
 
     status: int
     headers: dict[str, str]
-    body: bytes
+    body: bytes | None
 
     @property
     def worth_keeping(self) -> bool:
-        return self.status < 500 and self.status not in _NOT_KEPT and len(self.body) <= MOST_BYTES
+        return self.status < 500 and self.status not in _NOT_KEPT
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,15 @@ def claim(
         raise IdempotencyKeyInUse(
             "The first request with this Idempotency-Key is still running. Ask again when it has ended."
         )
-    return found.request_sha256 or "", Answer(found.status, dict(found.headers or {}), found.body or b"")
+    return found.request_sha256 or "", Answer(found.status, dict(found.headers or {}), found.body)
+
+
+def check_kept(answer: Answer) -> None:
+    if answer.body is None:
+        raise IdempotentAnswerNotKept(
+            "The request with this Idempotency-Key was answered already, by a stream or by an answer too long to keep. "
+            "Draw a new key to have it answered again."
+        )
 
 
 def check_same(first: str, second: str) -> None:
@@ -126,7 +135,7 @@ def next_attempt(database: Database, who: Caller, path: str, request_sha256: str
         return wanted
     if found.status is None:
         raise FirstAttemptRunning("The first attempt at this request is still running. Ask again in a moment.")
-    return Answer(found.status, dict(found.headers or {}), found.body or b"")
+    return Answer(found.status, dict(found.headers or {}), found.body)
 
 
 def _attempts_id(who: Caller, path: str, request_sha256: str) -> str:
@@ -135,7 +144,7 @@ def _attempts_id(who: Caller, path: str, request_sha256: str) -> str:
 
 def without_secrets(path: str, answer: Answer) -> Answer:
     """The answer as it may be stored: the text of a new API key is shown once and written nowhere."""
-    if path.split("/", 1)[0] != "keys":
+    if path.split("/", 1)[0] != "keys" or answer.body is None:
         return answer
     shown: dict[str, Any] = json.loads(answer.body)
     return Answer(answer.status, answer.headers, json.dumps(shown | ({"key": None} if "key" in shown else {})).encode())

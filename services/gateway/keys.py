@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from services.gateway.errors import InvalidExpiry, KeyNotFound, MissingScope
+from services.gateway.errors import ExpiryBeyondOwn, KeyNotFound, MissingScope
 from services.gateway.scopes import SCOPES
 from services.gateway.tables import ApiKey
 from shared.clock import now
@@ -71,15 +71,14 @@ def refuse_to_hand_out(wanted: Collection[str], own: Collection[str]) -> None:
         )
 
 
-def refuse_to_outlive(session: Session, own_id: str, expires_at: datetime | None) -> None:
-    """Raise InvalidExpiry for a key that would outlast the key in use: it could mint itself a life without end."""
-    own = get(session, own_id).expires_at
-    if own is not None and (expires_at is None or expires_at > own):
-        raise InvalidExpiry(
-            f"This key ends at {own:%Y-%m-%d %H:%M:%S %Z}; it cannot make one that lasts longer. Give `expires_at` "
-            f"up to {int(own.timestamp())}.",
+def expiry_within(wanted: datetime | None, own: datetime | None) -> datetime | None:
+    """When a new key ends: as wanted, else with the key in use. Raises ExpiryBeyondOwn for a moment after that one."""
+    if wanted is not None and own is not None and wanted > own:
+        raise ExpiryBeyondOwn(
+            f"This key cannot hand out one that lives until {wanted.isoformat()}: it ends itself at {own.isoformat()}.",
             param="expires_at",
         )
+    return own if wanted is None else wanted
 
 
 def get(session: Session, key_id: str) -> ApiKey:

@@ -1,7 +1,7 @@
 """The layer around the routes that remembers: an audit entry for what changed, the first answer for what is repeated.
 
 An answer leaves only after its entry and its record are committed (in one transaction), so whoever has seen it can
-rely on both. Streamed answers are passed on as they come and never kept.
+rely on both. Streamed answers are passed on as they come; of them, and of very long ones, only the end is written down.
 """
 
 import asyncio
@@ -73,6 +73,7 @@ class Ledger:
         if not order.digest.complete and not await order.digest.drain(receive):
             return True
         idempotency.check_same(first_sha256, order.digest.hexdigest())
+        idempotency.check_kept(answer)
         await _replay(answer, send)
         return True
 
@@ -83,8 +84,8 @@ class Ledger:
         except Exception:
             await run_in_threadpool(order.settle, 500, None)
             raise
-        if not held.settled:  # a stream, or an answer too long to keep
-            await run_in_threadpool(order.settle, held.status, None)
+        if not held.settled:  # a stream, or an answer too long to keep; one that broke off may be asked for again
+            await run_in_threadpool(order.settle, held.status, Answer(held.status, {}, None) if held.ended else None)
 
 
 @dataclass
@@ -189,8 +190,8 @@ class _Order:
         try:
             with self.wiring.database.transaction(self.who.project_id) as session:
                 if logged:
-                    body = answer.body if answer else b""
-                    repository.add_audit_entry(session, audit.entry(self.who, self.scope, status, body))
+                    body = answer.body if answer else None
+                    repository.add_audit_entry(session, audit.entry(self.who, self.scope, status, body or b""))
                 if self.claim is not None:
                     self._settle_claim(session, self.claim, answer)
         except SQLAlchemyError as error:
@@ -216,7 +217,7 @@ class _Order:
 
     def _stored(self, answer: Answer) -> Answer | None:
         stored = idempotency.without_secrets(self.path, answer) if answer.worth_keeping else None
-        if self.key is None and (answer.status >= 300 or stored != answer):
+        if self.key is None and (answer.status >= 300 or answer.body is None or stored != answer):
             return None  # a retry of POST /keys makes a new key: the first one's text is lost for good
         return stored
 
@@ -230,20 +231,23 @@ class _Held:
         self._size = 0
         self._passing = False
         self.settled = False
+        self.ended = False
         self.status = 500
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._passing = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
+        ends = message["type"] == "http.response.body" and not message.get("more_body", False)
         if self._passing:
             await self._send(message)
+            self.ended = ends
             return
         self._messages.append(message)
         self._size += len(message.get("body", b""))
         if self._size > idempotency.MOST_BYTES:
-            self._passing = True
-        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._passing, self.ended = True, ends
+        elif ends:
             await run_in_threadpool(self._order.settle, self.status, self._answer())
             self.settled = True
         else:
@@ -260,7 +264,8 @@ class _Held:
 
 
 async def _replay(answer: Answer, send: Send) -> None:
-    headers = answer.headers | {"idempotency-replayed": "true", "content-length": str(len(answer.body))}
+    body = answer.body or b""
+    headers = answer.headers | {"idempotency-replayed": "true", "content-length": str(len(body))}
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": raw})
-    await send({"type": "http.response.body", "body": answer.body})
+    await send({"type": "http.response.body", "body": body})

@@ -15,7 +15,8 @@ its `extra_body`. Unknown fields are refused with 400 and their name, never igno
 * **Keys.** `Authorization: Bearer sk-uplift-…`, on loopback too.
 * **Lists** are pages: `data`, `first_id`, `last_id`, `has_more`; the next page is `?after=<last_id>`.
 * **Errors** are `{"error": {"message", "type", "param", "code"}}`; `param` names the field.
-* **Retries.** 429 and 503 carry `Retry-After` (seconds). A POST with an `Idempotency-Key` is done once.
+* **Retries.** 429 and 503 carry `Retry-After` (seconds). A POST with an `Idempotency-Key` is done once; its first
+  answer comes again for a day, but a stream, or one of more than 4 MiB, cannot: that is a 409.
 * **Times** are unix seconds. Every answer has an `x-request-id`.
 """
 SUBJECTS = {
@@ -48,7 +49,8 @@ REFUSALS = {
     "401": "No API key, or one that is not known, was revoked or has expired.",
     "403": "The key lacks the scope, or the Host or Origin is not this server's.",
     "404": "There is nothing of that id in this project.",
-    "409": "Not possible in the present state, or the first request with this Idempotency-Key is still running.",
+    "409": "Not possible in the present state, or the first request with this Idempotency-Key still runs or was "
+    "answered by a stream.",
     "413": "Larger than this server takes.",
     "415": "The body is in an encoding that this server does not read.",
     "422": "The Idempotency-Key was used with another body.",

@@ -76,7 +76,7 @@ def finish_record(
     request_sha256: str,
     status: int,
     headers: dict[str, str],
-    body: bytes,
+    body: bytes | None,
     seconds: float,
 ) -> None:
     """Write the answer into a record, if the claim on it still holds."""

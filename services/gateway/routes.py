@@ -18,13 +18,15 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 @router.post("/keys")
 def create_key(body: CreateKey, who: Who, parts: Parts) -> dict[str, Any]:
-    """A new key; `key` is shown in this answer and never again. A key hands out no scope that it
-    has not itself, and none of its keys outlasts it."""
+    """A new key; `key` is shown in this answer and never again.
+
+    A key hands out no scope that it has not itself, and no life beyond its own end.
+    """
     scopes = who.scopes if body.scopes is None else body.scopes
     keys.refuse_to_hand_out(scopes, who.scopes)
-    expires_at = body.expiry()
+    wanted = body.expiry()
     with parts.database.transaction(who.project_id) as session:
-        keys.refuse_to_outlive(session, who.key_id, expires_at)
+        expires_at = keys.expiry_within(wanted, keys.get(session, who.key_id).expires_at)
         made = keys.create(session, who.project_id, body.name, parts.settings.secret, scopes, expires_at=expires_at)
         return key_object(made.row) | {"key": made.text}
 

@@ -26,12 +26,14 @@ class CreateKey(Body):
         list[Scope] | None,
         Field(
             min_length=1,
-            description="read looks, write changes and asks models, train starts and steers training and experiments, "
+            description="read looks, write changes and asks models, train starts and steers training, "
+            "exports, imports of adapters, experiments and evaluations, "
             "admin makes keys and reads the audit log; none implies another. Left out: those of the key in use.",
         ),
     ] = None
     expires_at: Annotated[
-        int | None, Field(ge=0, le=_LATEST, description="When the key ends, in unix seconds; left out: never.")
+        int | None,
+        Field(ge=0, le=_LATEST, description="When the key ends, in unix seconds; left out: with the key in use."),
     ] = None
     expires_in_seconds: Annotated[
         int | None, Field(ge=1, le=100 * 366 * 86400, description="The same, counted from now.")

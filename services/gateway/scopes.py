@@ -4,9 +4,8 @@ PREFIX = "/v1/"
 SCOPES = ("read", "write", "train", "admin")
 _LOOKING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ADMIN = frozenset({"keys", "audit_log"})
-_TRAIN = frozenset({"fine_tuning", "searches", "experiments", "evaluations", "adapters", "jobs"})
-"""Families whose orders start, steer or end long computations; `jobs` can pause and cancel those. An adapter that is
-brought is tried on the workers that train."""
+_TRAIN = frozenset({"fine_tuning", "searches", "experiments", "evaluations", "jobs"})
+"""Families whose orders start, steer or end long computations; `jobs` can pause and cancel those."""
 _GRADERS = ("fine_tuning", "alpha", "graders")
 """They grade at once: no order of a long computation, though they stand among those."""
 _ANSWERING = (("chat", "completions"), ("completions",), ("embeddings",), ("responses",), (*_GRADERS, "run"))
@@ -25,9 +24,19 @@ def needed_scope(method: str, path: str) -> str:
         return "read"
     if _steps(path)[: len(_GRADERS)] == _GRADERS:
         return "write"
-    if family in _TRAIN or (method == "POST" and family == "models" and path.rstrip("/").endswith("/export")):
-        return "train"  # an export computes for minutes, on the workers that train
+    if family in _TRAIN or (method == "POST" and _works_where_training_does(family, path)):
+        return "train"
     return "write"
+
+
+def _works_where_training_does(family: str, path: str) -> bool:
+    """An export and the check of a client's adapter compute for minutes, on the workers that train."""
+    return family == "adapters" or (family == "models" and path.rstrip("/").endswith("/export"))
+
+
+def _works_where_training_does(family: str, path: str) -> bool:
+    """An export and the check of a client's adapter compute for minutes, on the workers that train."""
+    return family == "adapters" or (family == "models" and path.rstrip("/").endswith("/export"))
 
 
 def spends_tokens(method: str, path: str) -> bool:

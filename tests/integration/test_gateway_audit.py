@@ -57,6 +57,12 @@ def test_tells_of_what_a_key_was_not_allowed_to_do(
     assert (entry["method"], entry["path"], entry["status"]) == ("DELETE", "/v1/files/file-x", 403)
 
 
+def test_tells_of_a_deleted_model_whatever_its_name(http: TestClient, key: str) -> None:
+    http.delete("/v1/models/search", headers=bearer(key))
+    (entry,) = http.get("/v1/audit_log", headers=bearer(key)).json()["data"]
+    assert (entry["method"], entry["path"], entry["object_id"]) == ("DELETE", "/v1/models/{model:path}", "search")
+
+
 def test_lists_entries_to_the_end_in_both_orders(http: TestClient, key: str) -> None:
     for number in range(5):
         http.delete(f"/v1/files/file-{number}", headers=bearer(key))

@@ -84,15 +84,20 @@ def test_hands_out_its_own_scopes_and_no_more(
     assert "cannot hand out train" in refused.json()["error"]["message"]
 
 
-def test_makes_no_key_that_outlasts_it(http: TestClient, admin: str) -> None:
-    body = {"name": "for an hour", "expires_in_seconds": 3600}
-    mortal = http.post("/v1/keys", headers=bearer(admin), json=body).json()["key"]
-    for longer in ({}, {"expires_in_seconds": 7200}):
-        refused = http.post("/v1/keys", headers=bearer(mortal), json={"name": "for ever"} | longer)
-        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "expires_at")
-        assert "cannot make one that lasts longer" in refused.json()["error"]["message"]
-    shorter = http.post("/v1/keys", headers=bearer(mortal), json={"name": "for a moment", "expires_in_seconds": 60})
-    assert shorter.status_code == 200
+def test_hands_out_no_life_beyond_its_own(http: TestClient, admin: str) -> None:
+    def made(key: str, **body: Any) -> Any:
+        return http.post("/v1/keys", headers=bearer(key), json={"name": "k"} | body)
+
+    assert made(admin).json()["expires_at"] is None
+    short = made(admin, expires_in_seconds=3600).json()
+    for beyond in ({"expires_in_seconds": 7200}, {"expires_at": short["expires_at"] + 60}):
+        refused = made(short["key"], **beyond)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "expiry_beyond_own")
+        assert refused.json()["error"]["param"] == "expires_at"
+    assert made(short["key"]).json()["expires_at"] == short["expires_at"]
+    assert made(short["key"], expires_at=short["expires_at"]).json()["expires_at"] == short["expires_at"]
+    assert made(short["key"], expires_in_seconds=60).json()["expires_at"] < short["expires_at"]
+    assert len(http.get("/v1/keys", headers=bearer(admin)).json()["data"]) == 6
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,12 @@ from services.gateway.scopes import changes_something, needed_scope, spends_toke
         ("POST", "fine_tuning/alpha/other", "train"),
         ("GET", "fine_tuning/jobs", "read"),
         ("POST", "experiments", "train"),
-        ("POST", "evaluations", "train"),
-        ("POST", "adapters", "train"),
-        ("GET", "adapters", "read"),
         ("POST", "jobs/x/pause", "train"),
+        ("POST", "evaluations", "train"),
+        ("GET", "evaluations/x/answers", "read"),
+        ("POST", "adapters", "train"),
+        ("DELETE", "adapters/x", "write"),
+        ("GET", "adapters", "read"),
         ("POST", "models/ft:a:b:c:d/export", "train"),
         ("POST", "models/a/b/export/", "train"),
         ("DELETE", "models/ft:a:b:c:d", "write"),
@@ -57,8 +59,12 @@ def test_knows_what_asks_a_model_and_what_leaves_a_trace() -> None:
     assert changes_something("DELETE", "chat/completions/chatcmpl-1")
     assert changes_something("DELETE", "files/x")
     assert not changes_something("POST", "vector_stores/x/search")
-    assert changes_something("DELETE", "models/search")
     assert changes_something("POST", "files/x/search")
+    assert not changes_something("POST", "vector_stores/x/search/")
+    assert changes_something("DELETE", "models/search")
+    assert changes_something("DELETE", "models/a/search")
+    assert changes_something("POST", "evals/search")
+    assert changes_something("POST", "fine_tuning/checkpoints/a/search")
     assert not changes_something("POST", "embeddings")
     assert not changes_something("POST", "fine_tuning/alpha/graders/validate")
     assert changes_something("POST", "fine_tuning/jobs")
