@@ -34,11 +34,6 @@ def _works_where_training_does(family: str, path: str) -> bool:
     return family == "adapters" or (family == "models" and path.rstrip("/").endswith("/export"))
 
 
-def _works_where_training_does(family: str, path: str) -> bool:
-    """An export and the check of a client's adapter compute for minutes, on the workers that train."""
-    return family == "adapters" or (family == "models" and path.rstrip("/").endswith("/export"))
-
-
 def spends_tokens(method: str, path: str) -> bool:
     """Whether the request asks a model, so that token limits apply."""
     return method == "POST" and _steps(path) in _ANSWERING
