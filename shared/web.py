@@ -99,7 +99,8 @@ METADATA_FILTER: dict[str, Any] = {
             "style": "deepObject",
             "explode": True,
             "description": "`metadata[name]=value`, once a pair: only what carries every pair.",
-            "schema": {"type": "object"},  # of any values: in an address 1 and "1" are one text
+            # of any values: in an address 1 and "1" are one text
+            "schema": {"type": "object", "propertyNames": {"minLength": 1}},
         }
     ]
 }
@@ -112,7 +113,7 @@ async def metadata_filter(request: Request) -> dict[str, str]:
     for key, value in request.query_params.multi_items():
         if key == "metadata" or key.startswith("metadata["):
             name = key[len("metadata[") : -1]
-            if not key.endswith("]") or "][" in name or name in found:
+            if not name or not key.endswith("]") or "][" in name or name in found:
                 raise InvalidInput("A list is narrowed by metadata[name]=value, every name once.", param=key)
             found[name] = value
     return found

@@ -48,8 +48,8 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 Penalty = Annotated[float, Field(ge=-2, le=2, strict=True, allow_inf_nan=False)]
 Bias = Annotated[float, Field(ge=-100, le=100, strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
-Short = Annotated[str, StringConstraints(max_length=64)]
-Metadata = Annotated[dict[Short, Annotated[str, StringConstraints(max_length=512)]], Field(max_length=16)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Metadata = Annotated[dict[Key, Annotated[str, StringConstraints(max_length=512)]], Field(max_length=16)]
 
 
 class TextPart(Body):

@@ -202,6 +202,7 @@ def test_finds_by_model_and_by_every_pair_of_metadata(client: openai.OpenAI) -> 
     ("query", "param"),
     [
         ("metadata=a", "metadata"),
+        ("metadata[]=1", "metadata[]"),
         ("metadata[a=1", "metadata[a"),
         ("metadata[a][b]=1", "metadata[a][b]"),
         ("metadata[a]=1&metadata[a]=2", "metadata[a]"),
@@ -261,6 +262,7 @@ def test_changes_the_metadata_and_nothing_else(client: openai.OpenAI) -> None:
         ({}, "metadata"),
         ({"metadata": {str(number): "v" for number in range(17)}}, "metadata"),
         ({"metadata": {"k" * 65: "v"}}, "metadata"),
+        ({"metadata": {"": "v"}}, "metadata"),
         ({"metadata": {"k": "v" * 513}}, "metadata.k"),
         ({"metadata": {"k": 1}}, "metadata.k"),
         ({"metadata": {}, "model": "other"}, "model"),
