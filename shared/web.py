@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -181,6 +182,9 @@ def respond(error: Exception) -> JSONResponse:
     if isinstance(error, OperationalError | psycopg.OperationalError):
         log.error("database not reachable", error=str(error))
         error = Unavailable("The database is not reachable. Nothing was changed; try again.")
+    if isinstance(error, PoolExhausted):
+        log.error("no database connection free", error=str(error))
+        error = Unavailable("Too many requests wait for the database. Nothing was changed; try again.")
     if not isinstance(error, UpliftError):
         error = UpliftError("This is a defect of the server; its log has the details under the answer's x-request-id.")
     seconds = _retry_after(error)
@@ -202,6 +206,7 @@ def _retry_after(error: UpliftError) -> int | None:
 def _render_errors(app: FastAPI) -> None:
     @app.exception_handler(UpliftError)
     @app.exception_handler(OperationalError)
+    @app.exception_handler(PoolExhausted)
     def known(_request: Request, error: Exception) -> JSONResponse:
         return respond(error)
 
