@@ -302,6 +302,17 @@ def test_a_schema_that_takes_for_ever_is_a_400_and_holds_no_transaction_open(
     assert len(open_transactions) > 5
 
 
+def test_a_file_that_has_expired_is_no_data_source(
+    client: TestClient, eval_id: str, database: Database, project_id: str
+) -> None:
+    order_of = {"data_source": {"type": "jsonl", "source": uploaded(client, {"item": row("q")})}}
+    assert client.post(f"/v1/evals/{eval_id}/runs", json=order_of).status_code == 200
+    with database.transaction(project_id) as session:
+        session.execute(sa.text("UPDATE files SET expires_at = now()"))
+    refused = client.post(f"/v1/evals/{eval_id}/runs", json=order_of)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "file_not_found")
+
+
 def test_another_project_finds_none_of_it(
     client: TestClient, eval_id: str, settings: Settings, admin_database: Database
 ) -> None:
