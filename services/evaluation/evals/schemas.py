@@ -154,8 +154,8 @@ class LabelModel(Strict):
 
 Criterion = Annotated[StringCheck | TextSimilarity | ScoreModel | LabelModel, Field(discriminator="type")]
 _REFUSED_GRADERS = {
-    "python": "python graders run a stranger's code, which needs a sandbox that an operator of the server has turned "
-    "on. This server has none. Use string_check, text_similarity, score_model or label_model.",
+    "python": "python graders are not supported: this server has no sandbox to run a stranger's code in. Use "
+    "string_check, text_similarity, score_model or label_model.",
     "multi": "multi graders are for fine-tuning, not for evals; give their graders as criteria of their own.",
 }
 
