@@ -110,7 +110,11 @@ def test_evals_are_listed_in_pages_to_the_end(client: TestClient, by: str, direc
             "JSON Schema",
         ),
         ({"testing_criteria": []}, "testing_criteria", "at least 1"),
-        ({"testing_criteria": [{"type": "python", "name": "p", "source": ""}]}, "testing_criteria.0.type", "has no sandbox"),
+        (
+            {"testing_criteria": [{"type": "python", "name": "p", "source": ""}]},
+            "testing_criteria.0.type",
+            "has no sandbox",
+        ),
         ({"testing_criteria": [{"type": "multi", "name": "m"}]}, "testing_criteria.0.type", "fine-tuning"),
         ({"testing_criteria": [EXACT | {"operation": "near"}]}, "testing_criteria.0.operation", "ilike"),
         ({"testing_criteria": [EXACT, EXACT | {"extra": 1}]}, "testing_criteria.1.extra", "not permitted"),
