@@ -71,7 +71,7 @@ def list_files(
     who: Who,
     parts: Parts,
     after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Order = "desc",
     purpose: str | None = None,
 ) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. Temperature 0 is greedy; `seed` makes sampling repeatable in any batch."""
+    """How tokens are chosen. Temperature 0 and `top_p` 0 are greedy; `seed` makes sampling repeatable in any batch."""
 
     temperature: float = 1.0
     top_p: float = 1.0

@@ -145,7 +145,9 @@ class ChatCompletion(Body):
     temperature: Annotated[float, Field(ge=0, le=2, strict=True, allow_inf_nan=False)] | None = Field(
         None, description="0 takes the likeliest token."
     )
-    top_p: Annotated[float, Field(gt=0, le=1, strict=True, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)] | None = Field(
+        None, description="The share of probability to choose among, the likeliest tokens first; 0 takes the likeliest."
+    )
     max_tokens: Count | None = Field(None, description="The older name.")
     max_completion_tokens: Count | None = Field(
         None, description="The longest answer in tokens; together with the messages it must fit the model's window."

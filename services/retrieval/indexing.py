@@ -42,7 +42,7 @@ def index_vector_store(context: JobContext, order: IndexVectorStore) -> None:
         found = repository.existing_files(session, list(waiting))
         for file_id in waiting:
             if file_id not in found:
-                message = "The file was deleted before it could be indexed."
+                message = "The file was deleted or expired before it could be indexed."
                 repository.fail_file(session, store.id, file_id, code="invalid_file", message=message)
         total = repository.files_of_job(session, store.id, context.job.id)
     todo = [Todo(found[file_id], own or store.chunking) for file_id, own in waiting.items() if file_id in found]

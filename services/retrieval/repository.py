@@ -20,6 +20,7 @@ from services.retrieval.listing import Place, Window, rows_in
 from services.retrieval.tables import FileOfBatch, VectorStore, VectorStoreFile
 from shared import read_models
 from shared.clock import now
+from shared.files import File, alive
 from shared.jobs import TERMINAL, Job
 
 Query = TypeVar("Query", bound=sa.Select[Any])
@@ -105,10 +106,9 @@ def source_files(session: Session, file_ids: Sequence[str]) -> dict[str, SourceF
 
 
 def existing_files(session: Session, file_ids: Sequence[str]) -> dict[str, SourceFile]:
-    """Those of the files that the project has."""
-    files = read_models.files
-    columns = (files.c.id, files.c.filename, files.c.blob_key, files.c.bytes)
-    rows = session.execute(sa.select(*columns).where(files.c.id.in_(file_ids)))
+    """Those of the files that the project has; a file past its expiry is gone."""
+    columns = (File.id, File.filename, File.blob_key, File.bytes)
+    rows = session.execute(sa.select(*columns).where(File.id.in_(file_ids), alive()))
     return {row.id: SourceFile(**row._mapping) for row in rows}
 
 

@@ -88,6 +88,19 @@ def test_lists_by_pages_and_purpose(client: openai.OpenAI) -> None:
     assert (len(first.data), first.has_more) == (2, True)
 
 
+def test_lists_up_to_ten_thousand_files_unless_asked_for_fewer(
+    client: openai.OpenAI, wiring: Wiring, project_id: str
+) -> None:
+    many = (
+        "INSERT INTO files (id, project_id, filename, purpose, bytes, sha256, blob_key) "
+        "SELECT 'file-many' || n, :project, 'f', 'batch', 1, '', '' FROM generate_series(1, 1200) AS n"
+    )
+    with wiring.database.transaction(project_id) as session:
+        session.execute(sa.text(many), {"project": project_id})
+    page = client.files.list()
+    assert (len(page.data), page.has_more) == (1200, False)
+
+
 def test_deletes_the_bytes_with_their_last_file(client: openai.OpenAI, wiring: Wiring, project_id: str) -> None:
     one, other = (client.files.create(file=(name, b"same"), purpose="batch").id for name in ("a", "b"))
     blob = wiring.storage.put_bytes(project_id, b"same")

@@ -110,7 +110,11 @@ def test_evals_are_listed_in_pages_to_the_end(client: TestClient, by: str, direc
             "JSON Schema",
         ),
         ({"testing_criteria": []}, "testing_criteria", "at least 1"),
-        ({"testing_criteria": [{"type": "python", "name": "p", "source": ""}]}, "testing_criteria.0.type", "sandbox"),
+        (
+            {"testing_criteria": [{"type": "python", "name": "p", "source": ""}]},
+            "testing_criteria.0.type",
+            "This server has none",
+        ),
         ({"testing_criteria": [{"type": "multi", "name": "m"}]}, "testing_criteria.0.type", "fine-tuning"),
         ({"testing_criteria": [EXACT | {"operation": "near"}]}, "testing_criteria.0.operation", "ilike"),
         ({"testing_criteria": [EXACT, EXACT | {"extra": 1}]}, "testing_criteria.1.extra", "not permitted"),
@@ -300,6 +304,17 @@ def test_a_schema_that_takes_for_ever_is_a_400_and_holds_no_transaction_open(
     assert answer.result().json()["error"]["param"] == "data_source.source.content.0.item"
     assert sum(map(bool, open_transactions)) <= len(open_transactions) / 2
     assert len(open_transactions) > 5
+
+
+def test_a_file_that_has_expired_is_no_data_source(
+    client: TestClient, eval_id: str, database: Database, project_id: str
+) -> None:
+    order_of = {"data_source": {"type": "jsonl", "source": uploaded(client, {"item": row("q")})}}
+    assert client.post(f"/v1/evals/{eval_id}/runs", json=order_of).status_code == 200
+    with database.transaction(project_id) as session:
+        session.execute(sa.text("UPDATE files SET expires_at = now()"))
+    refused = client.post(f"/v1/evals/{eval_id}/runs", json=order_of)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "file_not_found")
 
 
 def test_another_project_finds_none_of_it(

@@ -1,6 +1,7 @@
 """The public door: keys, hosts, the error envelope, and that the app starts with every service's routes."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from fastapi.testclient import TestClient
@@ -28,6 +29,22 @@ def key(database: Database, settings: Settings, project_id: str) -> str:
 def test_is_healthy_and_ready(http: TestClient) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     assert http.get("/readyz").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "models"), ("POST", "prompts")])
+def test_says_when_to_come_again_while_every_connection_is_taken(
+    settings: Settings, key: str, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    with served(settings.model_copy(update={"database_pool": 1})) as http, ExitStack() as taken:
+        engine = http.app.state.wiring.database.engine  # type: ignore[attr-defined]
+        monkeypatch.setattr(engine.pool, "_timeout", 0.2)
+        for _ in range(3):
+            taken.enter_context(engine.connect())
+        refused = http.request(method, f"/v1/{path}", headers=bearer(key), json={"name": "p", "spec": {}})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+        assert 0 < int(refused.headers["retry-after"]) <= 60
+        taken.close()
+        assert http.get("/v1/models", headers=bearer(key)).status_code == 200
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer sk-uplift-wrong"}, {"Authorization": "Basic x"}])

@@ -76,6 +76,7 @@ def test_answers_with_the_requests_own_sampling(client: openai.OpenAI, echo: pro
     assert read["messages"][-1] == HI[0]
     assert read["interactive"] is True
     assert read_by_the_model(client, "tiny")["sampling"] == [1.0, 1.0, 256, [], None]
+    assert read_by_the_model(client, "tiny", top_p=0)["sampling"][1] == 0.0
 
 
 def test_counts_tokens_and_names_the_reason(client: openai.OpenAI, echo: processes.Process) -> None:

@@ -176,6 +176,26 @@ def test_refuses_a_file_that_does_not_exist_and_keeps_nothing(parts: Parts) -> N
     assert parts.client.vector_stores.list().data == []
 
 
+def test_takes_no_file_that_has_expired(parts: Parts, database: Database, project_id: str) -> None:
+    gone, late, kept = parts.upload(gone_md="# a\n\nOne.", late_md="# b\n\nTwo.", kept_md="# c\n\nThree.")
+    expire = sa.text("UPDATE files SET expires_at = now() WHERE id = :id")
+    with database.transaction(project_id) as session:
+        session.execute(expire, {"id": gone})
+    store = parts.client.vector_stores.create(name="s", file_ids=[late, kept])
+    with pytest.raises(openai.NotFoundError, match=gone):
+        parts.client.vector_stores.files.create(store.id, file_id=gone)
+    with pytest.raises(openai.NotFoundError, match=gone):
+        parts.client.vector_stores.create(name="t", file_ids=[kept, gone])
+    with database.transaction(project_id) as session:
+        session.execute(expire, {"id": late})
+    assert parts.work(store.id) == ["succeeded"]
+    counts = parts.client.vector_stores.retrieve(store.id).file_counts
+    assert (counts.completed, counts.failed) == (1, 1)
+    error = parts.client.vector_stores.files.retrieve(late, vector_store_id=store.id).last_error
+    assert error is not None
+    assert "expired" in error.message
+
+
 def test_pages_stores_and_files_to_their_end(parts: Parts) -> None:
     made = [parts.client.vector_stores.create(name=str(n)).id for n in range(5)]
     assert [store.id for store in parts.client.vector_stores.list(limit=2, order="asc")] == made

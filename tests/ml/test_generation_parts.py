@@ -127,6 +127,13 @@ def test_samples_in_proportion_to_the_probabilities() -> None:
     assert [counts[token] / 4000 for token in range(4)] == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
 
 
+def test_takes_the_likeliest_token_where_top_p_is_0() -> None:
+    logits = torch.tensor([1.0, 1.1, 0.9])
+    sampler = RowSampler(Sampling(temperature=2.0, top_p=0, seed=1))
+    assert sampler.plain
+    assert {sampler.choose(logits) for _ in range(50)} == {1}
+
+
 def test_keeps_to_the_smallest_set_whose_mass_reaches_top_p() -> None:
     logits = torch.tensor([0.05, 0.5, 0.15, 0.3]).log()
     sampler = RowSampler(Sampling(temperature=1.0, top_p=0.75, seed=1))

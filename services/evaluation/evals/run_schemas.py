@@ -73,7 +73,7 @@ class Sampling(Strict):
     """How the model decodes; what is not given is the model's own."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_completion_tokens: TokenLimit = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     reasoning_effort: Literal["none"] | None = None

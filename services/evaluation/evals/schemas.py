@@ -96,7 +96,7 @@ class JudgeSampling(Strict):
     """How a grading model decodes; greedily unless told otherwise, so that a verdict can be repeated."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     max_completions_tokens: TokenLimit = None
     """OpenAI's own spelling."""

@@ -11,7 +11,7 @@ from services.evaluation.errors import InvalidItem, SourceFileNotFound
 from services.evaluation.evals.domain import MOST_ITEMS, Entry
 from services.evaluation.evals.item_schemas import Rows
 from services.evaluation.evals.run_schemas import FileContent
-from shared import read_models as others
+from shared.files import File, alive
 
 _LONGEST_LINE = 1 << 20
 """Bytes of one row."""
@@ -19,9 +19,8 @@ _NUL = "\x00"
 
 
 def file_key(session: Session, file_id: str) -> str:
-    """Where storage keeps the file's bytes; raises SourceFileNotFound."""
-    table = others.files
-    key: str | None = session.scalar(sa.select(table.c.blob_key).where(table.c.id == file_id))
+    """Where storage keeps the file's bytes; raises SourceFileNotFound, also for one past its expiry."""
+    key = session.scalar(sa.select(File.blob_key).where(File.id == file_id, alive()))
     if key is None:
         raise SourceFileNotFound(f"There is no file {file_id!r} in this project.", param="data_source.source.id")
     return key

@@ -35,7 +35,7 @@ class RowSampler:
     def __init__(self, sampling: Sampling, *, choice: int = 0, constraint: Constraint | None = None) -> None:
         self.constraint = constraint
         self.top_logprobs = sampling.top_logprobs
-        self._greedy = sampling.temperature < _COLDEST
+        self._greedy = sampling.temperature < _COLDEST or sampling.top_p == 0
         self._temperature, self._top_p = sampling.temperature, sampling.top_p
         self._frequency, self._presence = sampling.frequency_penalty, sampling.presence_penalty
         self._bias = dict(sampling.logit_bias)

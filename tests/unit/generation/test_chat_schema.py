@@ -76,7 +76,7 @@ def test_accepts_what_changes_nothing(more: dict[str, Any]) -> None:
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": "1"}, "temperature"),
-        ({"top_p": 0}, "top_p"),
+        ({"top_p": -0.1}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"n": 0}, "n"),
         ({"n": True}, "n"),
