@@ -57,9 +57,12 @@ REFUSALS = {
     "429": "Over a rate limit or a quota, or the queue is full; `Retry-After` says when to come again.",
     "503": "Something that the server needs is away for the moment.",
 }
+_CHUNKS = 'data: {"object": "chat.completion.chunk", "choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n'
+_EVENTS = 'event: end\ndata: {"status": "succeeded", "progress": null, "error": null}\n\n'
 _ANSWERED_WITH: dict[str, dict[str, Any]] = {
-    "post /v1/chat/completions": {"text/event-stream": {"schema": {"type": "string"}}},
-    "/events": {"text/event-stream": {"schema": {"type": "string"}}},
+    # OpenAPI 3.1 has no schema for the events of a stream (3.2's `itemSchema`), and a string it is not
+    "post /v1/chat/completions": {"text/event-stream": {"example": _CHUNKS}},
+    "/events": {"text/event-stream": {"example": _EVENTS}},
     "/content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     "/report.md": {"text/markdown": {"schema": {"type": "string"}}},
     "/report.html": {"text/html": {"schema": {"type": "string"}}},
