@@ -39,8 +39,8 @@ _SETS_A_STATE = re.compile(
     r"(?:jobs|fine_tuning/jobs|searches)/[^/]+/(?:pause|resume)"
     r"|evals/[^/]+|vector_stores/[^/]+(?:/files/[^/]+)?|releases"
 )
-"""What may be done again at will, and must be where something came in between: pause, resume, pause. All other POSTs
-make something, or end something for good."""
+"""What sets a state that another request may set back (pause, resume, pause): a retry must run, and finds at worst that
+the state is there already. All other POSTs make something, or end something for good."""
 
 
 @dataclass(frozen=True)

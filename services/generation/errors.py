@@ -15,6 +15,10 @@ class VariantNotFound(NotFound):
     code = "variant_not_found"
 
 
+class VectorStoreNotFound(NotFound):
+    code = "vector_store_not_found"
+
+
 class ReleaseNotFound(NotFound):
     code = "release_not_found"
 

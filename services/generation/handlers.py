@@ -80,6 +80,8 @@ def create_variant(session: Session, project_id: str, wanted: OrderedVariant, *,
         raise ModelNotFound(f"There is no base model {wanted.base_model!r} here.", param="base_model")
     if wanted.adapter_id is not None:
         _check_adapter(session, wanted.adapter_id, wanted.base_model)
+    if wanted.retrieval is not None:
+        repository.check_vector_store(session, wanted.retrieval.vector_store_id)
     prompt = _prompt(wanted)
     prompt_id = repository.save_prompt(session, project_id, wanted.name, prompt).id if prompt else None
     content = {
@@ -184,11 +186,9 @@ def _check_adapter(session: Session, adapter_id: str, base_model: str) -> None:
     lock_weights(session, adapter_id)
     found = repository.adapter(session, id=adapter_id)
     if found is None:
-        raise VariantNotFound(f"There is no adapter {adapter_id!r} in this project.", param="adapter_id")
+        raise VariantNotFound(f"There is no adapter {adapter_id!r} in this project.", param="adapter")
     if found[1] != base_model:
-        raise VariantNotFound(
-            f"Adapter {adapter_id} was trained on {found[1]}, not on {base_model}.", param="adapter_id"
-        )
+        raise VariantNotFound(f"Adapter {adapter_id} was trained on {found[1]}, not on {base_model}.", param="adapter")
 
 
 def _passages(

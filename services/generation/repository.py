@@ -8,7 +8,14 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from services.generation.domain import Adapter, digest
-from services.generation.errors import AdapterInUse, PromptNotFound, ReleaseNotFound, VariantInUse, VariantNotFound
+from services.generation.errors import (
+    AdapterInUse,
+    PromptNotFound,
+    ReleaseNotFound,
+    VariantInUse,
+    VariantNotFound,
+    VectorStoreNotFound,
+)
 from services.generation.tables import Prompt, Release, Variant
 from shared import read_models
 from shared.ids import new_id
@@ -17,6 +24,15 @@ from shared.weights import are_there, lock_weights, user_of
 
 _ADAPTERS = read_models.adapters
 _CHECKPOINTS = read_models.checkpoints
+
+
+def check_vector_store(session: Session, store_id: str) -> None:
+    """Raise VectorStoreNotFound unless the project has it."""
+    stores = read_models.vector_stores
+    if session.scalar(sa.select(stores.c.id).where(stores.c.id == store_id)) is None:
+        raise VectorStoreNotFound(
+            f"There is no vector store {store_id!r} in this project.", param="retrieval.vector_store_id"
+        )
 
 
 def save_prompt(session: Session, project_id: str, name: str, spec: PromptSpec) -> Prompt:

@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 import pytest
+import sqlalchemy as sa
 
 from shared.database import Database
 from shared.settings import Settings
@@ -227,8 +228,23 @@ def test_lets_a_variant_decide_what_the_request_leaves_open(client: openai.OpenA
     assert read_by_the_model(client, variant["model"], temperature=1, max_tokens=5)["sampling"][:3] == [1.0, 1.0, 5]
 
 
-def test_cites_exactly_the_passages_that_the_model_read(client: openai.OpenAI, echo: processes.Process) -> None:
-    retrieval = {"vector_store_id": "vs_1", "k": 4, "max_passage_tokens": 8}
+@pytest.fixture
+def store(database: Database, project_id: str) -> str:
+    """A vector store's row; its passages are the stand-in's."""
+    row = {"id": new_id("vs_"), "project_id": project_id}
+    made = (
+        "INSERT INTO vector_stores (id, project_id, name, embedder, chunking, metadata, status) "
+        "VALUES (:id, :project_id, 'corpus', 'none', '{}', '{}', 'completed')"
+    )
+    with database.transaction(project_id) as session:
+        session.execute(sa.text(made), row)
+    return row["id"]
+
+
+def test_cites_exactly_the_passages_that_the_model_read(
+    client: openai.OpenAI, echo: processes.Process, store: str
+) -> None:
+    retrieval = {"vector_store_id": store, "k": 4, "max_passage_tokens": 8}
     variant = make_variant(client, retrieval=retrieval)
     answer = client.chat.completions.create(model=variant["model"], messages=HI)
     read = json.loads(answer.choices[0].message.content or "")["messages"][-1]["content"]
@@ -245,8 +261,8 @@ def test_cites_exactly_the_passages_that_the_model_read(client: openai.OpenAI, e
     assert (chunks[-1].model_extra or {})["citations"] == citations
 
 
-def test_refuses_a_variant_whose_passages_nobody_would_read(client: openai.OpenAI) -> None:
-    retrieval = {"vector_store_id": "vs_1", "k": 2, "max_passage_tokens": 8}
+def test_refuses_a_variant_whose_passages_nobody_would_read(client: openai.OpenAI, store: str) -> None:
+    retrieval = {"vector_store_id": store, "k": 2, "max_passage_tokens": 8}
     with pytest.raises(openai.BadRequestError, match="with_passages") as caught:
         make_variant(client, retrieval=retrieval, prompt={"instruction": "x"})
     assert caught.value.param == "prompt"

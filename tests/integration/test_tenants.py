@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from services.evaluation.evals.tables import OutputItemRow
 from services.generation.stored.handlers import keep_completion
 from services.retrieval.wiring import RetrievalWiring
+from services.training.tables import AdapterRow
 from shared.database import Database
 from shared.ids import new_id
 from shared.settings import Settings
@@ -59,6 +60,13 @@ OF_NO_PROJECT = {"/v1/recipes/{recipe_name}"}
 
 BODIES: dict[str, dict[str, Any]] = {}
 """Bodies of routes whose schema does not tell enough to make one, by path."""
+
+
+HAVING_A_PROJECT = sa.text(
+    "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'project_id' "
+    "WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace ORDER BY 1"
+)
+"""Names of the tables with a project."""
 
 
 @dataclass
@@ -343,19 +351,72 @@ def test_refuses_ids_of_another_project_in_bodies(tenants: tuple[Tenant, Tenant]
         (f"vector_stores/{own['vector store']}/file_batches", {"file_ids": [theirs["file"]]}),
         (f"evals/{own['eval']}/runs", {"data_source": jsonl_of(theirs["file"])}),
     ]
+    before = rows_by_table(stranger)
     for path, body in orders:
         refused = stranger.ask("POST", f"/v1/{path}", json=body)
         assert refused.status_code in {400, 404}, f"{path} {body}: {refused.status_code} {refused.text}"
+    assert rows_by_table(stranger) == before
+
+
+def test_refuses_ids_of_another_project_in_optional_fields(tenants: tuple[Tenant, Tenant]) -> None:
+    owner, stranger = tenants
+    tune(owner)
+    training = {"model": MODEL, "training_file": stranger.ids["file"]}
+    replayed = {"recipe": {"replay_ratio": 0.1}}
+    orders: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("fine_tuning/jobs", "init_adapter", "tuned adapter", training),
+        ("fine_tuning/jobs", "model", "tuned model", training),
+        ("fine_tuning/jobs", "replay_file", "file", training | replayed),
+        ("fine_tuning/jobs", "validation_file", "file", training),
+        ("adapters", "weights_file", "file", {"base_model": MODEL, "config_file": stranger.ids["file"]}),
+        ("adapters", "config_file", "file", {"base_model": MODEL, "weights_file": stranger.ids["file"]}),
+        ("variants", "adapter", "tuned adapter", {"name": "v", "base_model": MODEL}),
+        ("variants", "retrieval.vector_store_id", "vector store", {"name": "v", "base_model": MODEL}),
+    ]
+    before = rows_by_table(stranger)
+    for path, name, kind, body in orders:
+        refused = stranger.ask("POST", f"/v1/{path}", json=body | naming(name, owner.ids[kind]))
+        assert refused.status_code in {400, 404}, f"{path} {name}: {refused.status_code} {refused.text}"
+        assert refused.json()["error"]["param"] == name, f"{path} {name}: {refused.text}"
+    assert rows_by_table(stranger) == before
+    # the same orders with ids of its own are right; else any mistake would have passed for secrecy
+    tune(stranger)
+    for path, name, kind, body in orders:
+        taken = stranger.ask("POST", f"/v1/{path}", json=body | naming(name, stranger.ids[kind]))
+        assert taken.status_code == 200, f"{path} {name}: {taken.status_code} {taken.text}"
+
+
+def naming(field: str, value: str) -> dict[str, Any]:
+    """The part of a body that names an object."""
+    if field == "retrieval.vector_store_id":
+        return {"retrieval": {"vector_store_id": value, "k": 2, "max_passage_tokens": 100}}
+    return {field: value}
+
+
+def tune(tenant: Tenant) -> None:
+    """The adapter of the tenant's fine-tuning job, as the job would write it."""
+    row = AdapterRow(id=new_id("ad_"), project_id=tenant.project_id, job_id=tenant.ids["fine-tuning job"])
+    row.model_id, row.base_model, row.blob_key = f"ft:{MODEL}:p::{new_id('')}", MODEL, "adapters/none"
+    row.recipe, row.metrics, row.train_seconds, row.trained_tokens = {}, {}, 1.0, 1
+    with tenant.database.transaction(tenant.project_id) as session:
+        session.add(row)
+    tenant.ids |= {"tuned adapter": row.id, "tuned model": row.model_id}
+
+
+def rows_by_table(tenant: Tenant) -> dict[str, int]:
+    """How many rows the tenant has in every table but the record of its requests."""
+    with tenant.database.transaction(tenant.project_id) as session:
+        return {
+            table: session.scalar(sa.text(f"SELECT count(*) FROM {table}")) or 0
+            for table in session.scalars(HAVING_A_PROJECT).all()
+            if table != "audit_log"
+        }
 
 
 def test_shows_no_row_of_another_project_in_any_table(database: Database, tenants: tuple[Tenant, Tenant]) -> None:
     owner, stranger = tenants
-    having = sa.text(
-        "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'project_id' "
-        "WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace ORDER BY 1"
-    )
     with database.system_transaction() as session:
-        tables = list(session.scalars(having))
+        tables = list(session.scalars(HAVING_A_PROJECT))
     filled_tables = set()
     for table in tables:
         count = sa.text(f"SELECT count(*) FROM {table} WHERE project_id = :owner")
