@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from shared.database import Database
+from shared.ids import new_id
 from shared.settings import Settings
 from tests.conftest import make_project
 from tests.factories.generation import echo_worker, generation_app, listening
