@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 from xdist.scheduler import LoadFileScheduling
@@ -21,6 +22,9 @@ from shared.wiring import Wiring
 
 # read when torch is loaded: tests share their cores with the workers that they start
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# no test is timed: the machine is shared with whatever else runs
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 ROOT = Path(__file__).resolve().parent.parent
 _CONTRACT = "tests/contract/"
 _LONG = (_CONTRACT, "tests/e2e/")

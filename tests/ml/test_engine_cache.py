@@ -49,7 +49,7 @@ def prefilled(states: torch.Tensor) -> SpareLayer:
     return layer
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps)
 def test_holds_every_rows_columns_whatever_joins_and_leaves(steps: list[Any]) -> None:
     truth = Rows()

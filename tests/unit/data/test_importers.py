@@ -21,7 +21,7 @@ from services.data.errors import ImportFailed
 from services.data.importers import Limits, read_examples
 from services.data.normalise import clean_text
 
-thorough = settings(max_examples=60, deadline=None)
+thorough = settings(max_examples=60)
 
 plain = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40)
 texts = plain.map(clean_text).filter(bool)

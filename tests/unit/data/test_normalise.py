@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.data.normalise import answer_key, clean_text, comparison_key
 
-thorough = settings(max_examples=60, deadline=None)
+thorough = settings(max_examples=60)
 
 
 @thorough

@@ -10,7 +10,7 @@ from services.data.domain import Example, Message, Placed, Split
 from services.data.raft import Gold, choose_rows, compose, find_gold, hidden_documents, keeps_gold, subsample
 from shared.prompt_format import Passage
 
-thorough = settings(max_examples=60, deadline=None)
+thorough = settings(max_examples=60)
 
 
 def passage(document: str, text: str = "text", number: int = 0) -> Passage:

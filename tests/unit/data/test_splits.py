@@ -14,7 +14,7 @@ from services.data.leakage import leakage
 from services.data.preparation import Prepared, prepare
 from services.data.splits import assign
 
-thorough = settings(max_examples=60, deadline=None)
+thorough = settings(max_examples=60)
 
 
 @st.composite

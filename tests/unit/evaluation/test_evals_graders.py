@@ -90,13 +90,13 @@ def test_metrics_give_what_a_hand_works_out(metric: str, reference: str, answer:
     assert METRICS[metric](reference, answer) == pytest.approx(score, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(METRICS)), st.text(), st.text())
 def test_every_metric_lies_between_0_and_1(metric: str, reference: str, answer: str) -> None:
     assert 0 <= METRICS[metric](reference, answer) <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(set(METRICS) - {"meteor"})), st.text())
 def test_equal_texts_are_as_alike_as_can_be(metric: str, text: str) -> None:
     assert METRICS[metric](text, text) == pytest.approx(1)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -125,7 +125,6 @@ def test_corrects_between_the_raw_value_and_bonferroni_and_keeps_the_order(p_val
 
 
 @given(triples)
-@settings(deadline=None)
 def test_swapping_the_arms_mirrors_everything(rows):
     forth, back = compare(rows), compare([(b, a, c) for a, b, c in rows])
     assert back.difference == pytest.approx(-forth.difference)
@@ -140,7 +139,6 @@ def test_swapping_the_arms_mirrors_everything(rows):
 
 
 @given(triples, st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_does_not_depend_on_the_order_of_examples(rows, random):
     shuffled = random.sample(rows, len(rows))
     first, second = asdict(compare(rows)), asdict(compare(shuffled))
@@ -149,7 +147,6 @@ def test_does_not_depend_on_the_order_of_examples(rows, random):
 
 
 @given(triples)
-@settings(deadline=None)
 def test_never_says_nan_and_keeps_the_limits_in_order(rows):
     found = compare(rows)
     numbers = [value for value in asdict(found).values() if isinstance(value, float)]
@@ -159,7 +156,6 @@ def test_never_says_nan_and_keeps_the_limits_in_order(rows):
 
 
 @given(triples)
-@settings(deadline=None)
 def test_is_reproducible_from_its_seed(rows):
     assert compare(rows, seed=7) == compare(rows, seed=7)
 

@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from services.gateway.body_digest import BodyDigest
 
-thorough = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 FORM = "multipart/form-data; boundary="
 
 

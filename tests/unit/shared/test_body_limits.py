@@ -24,7 +24,7 @@ def storable(value: Any) -> bool:
     return "\\u0000" not in json.dumps(value)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(JSON, st.booleans(), st.integers(1, 8))
 def test_takes_exactly_the_json_that_is_shallow_enough(value: Any, ascii_only: bool, most: int) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only).encode(errors="surrogatepass")

@@ -129,7 +129,7 @@ def test_refuses_what_is_no_configuration_at_all(text: bytes) -> None:
     refused.value.message.encode("ascii")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([*PLAIN, "bias", "task_type", "use_dora", "init_lora_weights", "x"]), VALUES))
 def test_raises_nothing_but_a_refusal(change: dict[str, Any]) -> None:
     said, ranks = [], []

@@ -26,7 +26,7 @@ ENTRIES = st.fixed_dictionaries(
     optional={"more": VALUES},
 )
 HEADERS = st.dictionaries(st.sampled_from(["a", "b", "__metadata__", "\ud800", "\x00"]), ENTRIES | VALUES)
-patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+patiently = settings(suppress_health_check=[HealthCheck.too_slow])
 """A busy machine is no defect."""
 
 

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.training.lora.plan import Plan
@@ -73,7 +73,6 @@ def test_validates_at_the_end_and_evenly() -> None:
     assert [s for s in range(1, 21) if plan.validates_after(s)] == [5, 10, 15, 20]
 
 
-@settings(deadline=None)  # it looks at every pair of steps
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 4), st.integers(1, 5))
 def test_knows_how_many_validations_are_still_to_come(examples: int, batch: int, epochs: int, evals: int) -> None:
     plan = Plan(Recipe(batch_size=batch, epochs=epochs, evals_per_epoch=evals), examples)
