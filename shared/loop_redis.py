@@ -48,21 +48,21 @@ class LoopRedis:
         self._line: _Line | None = None
         self._connecting: asyncio.Task[_Line] | None = None
 
-    async def call(self, *command: Argument, patience: float | None = None) -> Any:
+    async def call(self, *command: Argument) -> Any:
         """The server's answer; texts are bytes, a missing value is None.
 
         Raises redis.ResponseError for what the server refuses, redis.TimeoutError, redis.ConnectionError or OSError.
         """
-        seconds = self._patience if patience is None else patience
+        line = self._line
         try:
-            async with asyncio.timeout(seconds):
-                line = self._line
+            async with asyncio.timeout(self._patience):
                 if line is None or line.is_lost:
                     line = await self._connected()
                 answer = await line.ask(command)
         except TimeoutError as error:
-            self._abort(redis.TimeoutError(f"Redis did not answer an earlier command within {seconds:g} s."))
-            raise redis.TimeoutError(f"Redis did not answer within {seconds:g} s.") from error
+            if line is not None:
+                line.abort(redis.TimeoutError(f"Redis did not answer an earlier command in {self._patience:g} s."))
+            raise redis.TimeoutError(f"Redis did not answer within {self._patience:g} s.") from error
         if isinstance(answer, hiredis.ReplyError):
             raise _refusal(answer)
         return answer
@@ -79,7 +79,8 @@ class LoopRedis:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
-        self._abort(redis.ConnectionError("The connection to Redis was closed here."))
+        if self._line is not None:
+            self._line.abort(redis.ConnectionError("The connection to Redis was closed here."))
 
     async def _connected(self) -> "_Line":
         """One attempt for all who wait; whoever is cancelled meanwhile leaves it to the others."""
@@ -114,10 +115,6 @@ class LoopRedis:
         self._connecting = None
         if not attempt.cancelled():
             attempt.exception()  # those who waited were told; there may be none left
-
-    def _abort(self, error: redis.RedisError) -> None:
-        if self._line is not None:
-            self._line.abort(error)
 
 
 @dataclass(frozen=True)

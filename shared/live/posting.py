@@ -25,7 +25,7 @@ redis.call('LPUSH', KEYS[1], ARGV[2])
 return -1
 """)
 """Key: the queue. Arguments: the most that may wait there, the message. Answers -1, or how many wait in a full one."""
-UNREACHABLE = "The queue (Redis) is not reachable; the request was not sent. Try again."
+UNREACHABLE = "The queue (Redis) is not reachable: the request was not sent, or is given up. Try again."
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 
 
