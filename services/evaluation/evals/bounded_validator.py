@@ -29,6 +29,14 @@ class TooMuchWork(Exception):
     """The check has computed for all the time that it may."""
 
 
+class LeadsToNoSchema(Exception):
+    """A `$ref` that finds a text, a number or a list, or a place within one."""
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(ref)
+        self.ref = ref
+
+
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
     """Let this thread validate for so long; beyond it, validating raises TooMuchWork."""
@@ -51,7 +59,19 @@ def bounded_validator() -> Any:
 
     # the library's own hands a part that has a "$schema" over to that schema's usual validator, which nothing bounds
     made.evolve = evolve
+    made._validate_reference = _validate_reference
     return made
+
+
+def _validate_reference(validator: Any, ref: str, instance: Any) -> Any:
+    """As the library's own, which takes whatever a reference finds for a schema."""
+    try:
+        found = validator._resolver.lookup(ref)
+    except (ValueError, TypeError) as error:  # a pointer into a list by a name, or into a number
+        raise LeadsToNoSchema(ref) from error
+    if not isinstance(found.contents, dict | bool):
+        raise LeadsToNoSchema(ref)
+    return validator.descend(instance, found.contents, resolver=found.resolver)
 
 
 def _counted(keyword: _Keyword) -> _Keyword:

@@ -16,7 +16,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from services.evaluation.errors import InvalidItem, InvalidItemSchema
-from services.evaluation.evals.bounded_validator import TooMuchWork, at_most, bounded_validator
+from services.evaluation.evals.bounded_validator import LeadsToNoSchema, TooMuchWork, at_most, bounded_validator
 
 _SCHEMA_SECONDS = 5.0
 _ROW_SECONDS = 1.0
@@ -96,6 +96,8 @@ class Rows:
             raise InvalidItem(
                 f"{name}: the schema's $ref {error.ref!r} leads nowhere; nothing is fetched.", param=param
             ) from error
+        except LeadsToNoSchema as error:
+            raise InvalidItem(f"{name}: the schema's $ref {error.ref!r} leads to no schema.", param=param) from error
         except TooMuchWork as error:
             raise InvalidItem(f"{name}: {_too_long(self._seconds_left)}", param=param) from error
         except TimeoutError as error:

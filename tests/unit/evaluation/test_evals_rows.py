@@ -158,3 +158,10 @@ def test_a_pass_rate_has_wilsons_limits() -> None:
     found = pass_rate(8, 2)
     assert found == {"mean": 0.8, "low": pytest.approx(0.4901625, abs=1e-6), "high": pytest.approx(0.9433178, abs=1e-6)}
     assert pass_rate(5, 0) == {"mean": 1.0, "low": pytest.approx(0.5655175, abs=1e-6), "high": 1.0}
+
+
+@pytest.mark.parametrize("ref", ["#/title", "#/title/0", "#/title/foo", "#/required", "#/minProperties/a"])
+def test_refuses_a_row_whose_schema_refers_to_what_is_no_schema(ref: str) -> None:
+    schema = {"type": "object", "title": "t", "minProperties": 0, "required": ["a"], "properties": {"a": {"$ref": ref}}}
+    with pytest.raises(InvalidItem, match="leads to no schema"):
+        Rows(schema).check({"a": 1}, name="row 1")
