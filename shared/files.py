@@ -4,7 +4,7 @@ Equal bytes of a project lie in storage once, whatever rows name them, so bytes 
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -86,7 +86,7 @@ def store_file(
     filename: str,
     purpose: str,
     chunks: Bytes,
-    expires_at: datetime | None = None,
+    lifetime: int | None = None,
 ) -> File:
     """Store a file that a service wrote (a result, an output) in the caller's transaction.
 
@@ -94,7 +94,7 @@ def store_file(
     (`storage.staged`) and call `add_file` in a transaction of its own.
     """
     with storage.staged(project_id, chunks) as staged:
-        return add_file(session, staged, project_id, filename=filename, purpose=purpose, expires_at=expires_at)
+        return add_file(session, staged, project_id, filename=filename, purpose=purpose, lifetime=lifetime)
 
 
 def add_file(
@@ -104,11 +104,16 @@ def add_file(
     *,
     filename: str,
     purpose: str,
-    expires_at: datetime | None = None,
+    lifetime: int | None = None,
 ) -> File:
-    """Keep staged bytes and write their row; nobody deletes the bytes between the two."""
+    """Keep staged bytes and write their row; nobody deletes the bytes between the two.
+
+    It expires `lifetime` seconds after its `created_at`, by the database's clock.
+    """
     blob = keep_blob(session, staged)
-    row = File(id=new_id("file-"), project_id=project_id, filename=filename, purpose=purpose, expires_at=expires_at)
+    row = File(id=new_id("file-"), project_id=project_id, filename=filename, purpose=purpose)
+    if lifetime is not None:
+        row.expires_at = sa.func.now() + timedelta(seconds=lifetime)
     row.bytes, row.sha256, row.blob_key = blob.size, blob.sha256, blob.key
     session.add(row)
     session.flush()

@@ -306,6 +306,7 @@ INTERNAL_KINDS = frozenset(
     command.kind
     for command in (
         PurgeExpired,
+        DeleteExpiredCompletions,
         DeleteWeights,
         ReleaseTraining,
         SteerSearch,

@@ -1,9 +1,6 @@
 """What a client's file may be for, what it may be called and how long it may be kept."""
 
-from datetime import datetime, timedelta
-
 from services.data.errors import UploadRefused
-from shared.clock import now
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 LEAST_EXPIRY_SECONDS, MOST_EXPIRY_SECONDS = 3600, 30 * 24 * 3600
@@ -20,14 +17,6 @@ def check_name(filename: str, *, param: str) -> None:
     """Raise UploadRefused for a name that could not be shown. A name is a label: it never becomes a path."""
     if not filename or len(filename) > LONGEST_NAME or not filename.isprintable():
         raise UploadRefused(f"The file's name must be 1 to {LONGEST_NAME} printable characters.", param=param)
-
-
-def expiry(seconds: int | None) -> datetime | None:
-    """The moment so many seconds from now; None keeps the file until it is deleted."""
-    if seconds is None:
-        return None
-    check_expiry(seconds)
-    return now() + timedelta(seconds=seconds)
 
 
 def check_expiry(seconds: int) -> None:

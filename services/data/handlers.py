@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from services.data import repository
 from services.data.domain import Example, Fractions, Placed, fingerprint, sizes
 from services.data.errors import DatasetBusy, DatasetNotReady, InvalidSplit
-from services.data.file_rules import check_name, check_purpose, expiry
+from services.data.file_rules import check_expiry, check_name, check_purpose
 from services.data.importers import Limits, read_examples
 from services.data.preparation import prepare
 from services.data.raft import RaftSpec
@@ -40,7 +40,8 @@ def keep_file(
     """Store an uploaded file; `expires_after` is in seconds from now."""
     check_purpose(purpose)
     check_name(filename, param="file")
-    expires_at = expiry(expires_after)
+    if expires_after is not None:
+        check_expiry(expires_after)
     size = content.seek(0, os.SEEK_END)
     content.seek(0)
     with parts.database.transaction(project_id) as session:  # before the bytes are stored, and again with their row
@@ -50,7 +51,7 @@ def keep_file(
         parts.database.transaction(project_id) as session,
     ):
         quotas.claim_storage(session, project_id, staged.blob.size, parts.settings)
-        return add_file(session, staged, project_id, filename=filename, purpose=purpose, expires_at=expires_at)
+        return add_file(session, staged, project_id, filename=filename, purpose=purpose, lifetime=expires_after)
 
 
 def open_file(parts: Wiring, project_id: str, file_id: str) -> tuple[File, Iterator[bytes]]:

@@ -8,7 +8,7 @@ from typing import IO, Any
 from sqlalchemy.orm import Session
 
 from services.data.errors import InvalidUpload, UploadRefused
-from services.data.file_rules import check_name, check_purpose, expiry
+from services.data.file_rules import check_name, check_purpose
 from services.data.settings import DataSettings
 from services.data.uploads import repository
 from services.data.uploads.schemas import CompleteUpload, CreateUpload
@@ -113,7 +113,7 @@ def _finish(session: Session, storage: Storage, upload: Upload, staged: Staged) 
         upload.project_id,
         filename=upload.filename,
         purpose=upload.purpose,
-        expires_at=expiry(upload.file_lifetime),
+        lifetime=upload.file_lifetime,
     )
     upload.status, upload.file_id = "completed", file.id
     drop_parts(session, storage, upload)

@@ -197,10 +197,10 @@ def _settle(
     def kept(staged: Staged | None, kind: str) -> str | None:
         if staged is None:
             return None
-        expires_at = now() + timedelta(seconds=batch.output_lifetime) if batch.output_lifetime else None
         name = f"{batch.id}_{kind}.jsonl"
+        lifetime = batch.output_lifetime
         return add_file(
-            session, staged, context.project_id, filename=name, purpose="batch_output", expires_at=expires_at
+            session, staged, context.project_id, filename=name, purpose="batch_output", lifetime=lifetime
         ).id
 
     batch.output_file_id, batch.error_file_id = kept(output, "output"), kept(errors, "error")
