@@ -9,7 +9,7 @@ from tests.contract.fuzzing import fuzz
 from tests.contract.running import Platform
 
 # thousands of requests, one after the other: every operation's own edge cases come before the random ones
-pytestmark = [pytest.mark.e2e, pytest.mark.models, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.models, pytest.mark.timeout(1800)]
 
 
 def test_schemathesis_finds_nothing_with_every_check_on(platform: Platform, tmp_path: Path) -> None:
