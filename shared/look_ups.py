@@ -17,7 +17,10 @@ class Unanswered(psycopg.OperationalError):
 
 
 class LookUps:
-    """A pool without checks: no connection is tried before its use, a read that finds one dead is done again."""
+    """A pool without checks: no connection is tried before its use, a read that finds one dead is done again.
+
+    Every connection prepares a statement once: such a read depends on no setting that a plan could outlive.
+    """
 
     def __init__(self, url: str, *, idle: int, most: int) -> None:
         """`idle` connections are kept between reads; `most` reads run at once."""
