@@ -28,8 +28,8 @@ class ReplyWriter:
     """
 
     def __init__(self, redis_url: str) -> None:
-        # a bare connection: what redis-py's client does besides for each command is cold in the processor's caches after
-        # a step of the model
+        # a bare connection: what redis-py's client does besides for each command is cold in the processor's caches
+        # after a step of the model
         pool = redis.ConnectionPool.from_url(redis_url, socket_keepalive=True, socket_timeout=_PATIENCE_SECONDS)
         self._connection: Any = pool.make_connection()
         self._lines: deque[Line] = deque()
