@@ -71,8 +71,8 @@ class Database:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
-    async def look_up(self, statement: str, *parameters: Any) -> Any:
-        """The one row of a system function (fields by name), or None: a single read without a transaction around it.
+    async def look_up(self, statement: str, *parameters: str) -> Any:
+        """The one row of a system function of $1, $2, … (fields by name), or None: one read, no transaction.
 
         For an event loop, and for what every request needs: it takes fewer trips and less code than a transaction, and
         no thread. At most as many run at once as the pool has connections, the others wait. Raises psycopg.Error.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,10 +46,9 @@ class NameRequests:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers["openai-processing-ms"] = str(int(1000 * (time.perf_counter() - began)))
-                headers.update(answer_headers)
+                spent = str(int(1000 * (time.perf_counter() - began)))
+                own = {"x-request-id": request_id, "openai-processing-ms": spent, **answer_headers}
+                message["headers"] = [*message["headers"], *((name.encode(), own[name].encode()) for name in own)]
             await send(message)
 
         try:

@@ -41,7 +41,7 @@ class LoopRedis:
     """
 
     def __init__(self, url: str, *, patience: float) -> None:
-        """`patience` is what a command may take, connecting included, in seconds; after it the connection is given up,
+        """`patience` is what connecting may take, and then a command, in seconds; after it the connection is given up,
         since the answers behind the missing one would come no sooner."""
         self._address = _Address.of(url)
         self._patience = patience
@@ -54,15 +54,9 @@ class LoopRedis:
         Raises redis.ResponseError for what the server refuses, redis.TimeoutError, redis.ConnectionError or OSError.
         """
         line = self._line
-        try:
-            async with asyncio.timeout(self._patience):
-                if line is None or line.is_lost:
-                    line = await self._connected()
-                answer = await line.ask(command)
-        except TimeoutError as error:
-            if line is not None:
-                line.abort(redis.TimeoutError(f"Redis did not answer an earlier command in {self._patience:g} s."))
-            raise redis.TimeoutError(f"Redis did not answer within {self._patience:g} s.") from error
+        if line is None or line.is_lost:
+            line = await self._connected()
+        answer = await line.ask(command, self._patience)
         if isinstance(answer, hiredis.ReplyError):
             raise _refusal(answer)
         return answer
@@ -97,17 +91,20 @@ class LoopRedis:
 
     async def _connect(self) -> "_Line":
         loop, found = asyncio.get_running_loop(), self._address
-        async with asyncio.timeout(self._patience):
-            if found.path:
-                _, line = await loop.create_unix_connection(_Line, found.path)
-            else:
-                _, line = await loop.create_connection(_Line, found.host, found.port, ssl=found.tls)
-            try:
-                for command in found.greeting:
-                    await line.greet(command)
-            except BaseException:
-                line.abort(redis.ConnectionError("The connection to Redis was not completed."))
-                raise
+        try:
+            async with asyncio.timeout(self._patience):
+                if found.path:
+                    _, line = await loop.create_unix_connection(_Line, found.path)
+                else:
+                    _, line = await loop.create_connection(_Line, found.host, found.port, ssl=found.tls)
+                try:
+                    for command in found.greeting:
+                        await line.greet(command, self._patience)
+                except BaseException:
+                    line.abort(redis.ConnectionError("The connection to Redis was not completed."))
+                    raise
+        except TimeoutError as error:
+            raise redis.TimeoutError(f"Redis let nobody in within {self._patience:g} s.") from error
         self._line = line
         return line
 
@@ -152,18 +149,22 @@ class _Line(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.is_lost = False
 
-    def ask(self, command: tuple[Argument, ...]) -> "asyncio.Future[Any]":
-        """The answer to come; one of the server's own errors is an answer, too."""
-        answer: asyncio.Future[Any] = self._loop.create_future()
+    async def ask(self, command: tuple[Argument, ...], patience: float) -> Any:
+        """The answer; one of the server's own errors is an answer, too."""
         if self._transport is None or self.is_lost:
-            answer.set_exception(redis.ConnectionError("The connection to Redis was lost."))
-            return answer
+            raise redis.ConnectionError("The connection to Redis was lost.")
+        answer: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(answer)
-        self._transport.write(hiredis.pack_command(cast(Any, command)))  # its stub knows tuples of one only
-        return answer
+        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type] # its stub knows tuples of one only
+        # a timer and no `asyncio.timeout`: that is eight calls more, for every command
+        timer = self._loop.call_later(patience, self._lose_patience, patience)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
 
-    async def greet(self, command: tuple[Argument, ...]) -> None:
-        answer = await self.ask(command)
+    async def greet(self, command: tuple[Argument, ...], patience: float) -> None:
+        answer = await self.ask(command, patience)
         if isinstance(answer, hiredis.ReplyError):
             raise _refusal(answer)
 
@@ -191,6 +192,9 @@ class _Line(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lose(redis.ConnectionError(f"The connection to Redis was lost{f': {error}' if error else ''}."))
+
+    def _lose_patience(self, seconds: float) -> None:
+        self.abort(redis.TimeoutError(f"Redis did not answer within {seconds:g} s."))
 
     def _lose(self, error: Exception) -> None:
         self.is_lost = True

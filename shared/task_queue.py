@@ -58,6 +58,8 @@ def make_publisher(settings: Settings) -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 10,
             "queue_order_strategy": "round_robin",
+            # of the usual four, each a list of its own that every wait names; no message of ours has a priority
+            "priority_steps": [0],
         },
         task_publish_retry=True,
         task_publish_retry_policy={

@@ -140,22 +140,25 @@ async def metered(replies: AsyncGenerator[Reply, None], who: Caller) -> AsyncGen
 
 async def while_connected(request: Request, answer: Awaitable[T]) -> T:
     """Await the answer; a client that hangs up cancels it (the server itself only does so once a stream has begun)."""
-    waiting = asyncio.ensure_future(answer)
-    hung_up = asyncio.create_task(_hung_up(request))
+    asker = asyncio.current_task()
+    assert asker is not None
+    # the answer is awaited here and not in a task of its own, which would take two more turns of the loop to be heard
+    hung_up = asyncio.create_task(_cancel_when_hung_up(request, asker))
     try:
-        await asyncio.wait([waiting, hung_up], return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            raise ClientGone("The client hung up before the answer was complete.")
-        return waiting.result()
+        return await answer
+    except asyncio.CancelledError:
+        if not hung_up.done() or asker.uncancel() > 0:  # somebody else wants it to end, too
+            raise
+        raise ClientGone("The client hung up before the answer was complete.") from None
     finally:
-        waiting.cancel()
         hung_up.cancel()
 
 
-async def _hung_up(request: Request) -> None:
+async def _cancel_when_hung_up(request: Request, asker: asyncio.Task[Any]) -> None:
     # `request.is_disconnected` never says so behind a middleware: it does not wait long enough to hear it
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    asker.cancel()
 
 
 def page(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:

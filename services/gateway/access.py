@@ -31,7 +31,7 @@ async def api_key_access(request: Request, wiring: GatewayWiring) -> Caller:
     settings = wiring.settings
     check_host(request, settings.allowed_hosts, settings.cors_origins)
     hashed = hash_key(_bearer(request), settings.secret)
-    found = await wiring.database.look_up("SELECT * FROM authenticate_key(%s)", hashed)
+    found = await wiring.database.look_up("SELECT * FROM authenticate_key($1)", hashed)
     if found is None:
         raise Unauthorized("This API key is not known, was revoked or has expired.")
     scopes, path = tuple(found.scopes), request.scope["path"].removeprefix(PREFIX)

@@ -7,11 +7,11 @@ All counters of a request are asked in one trip by one script; a library for rat
 which every request would wait for (docs/benchmarks.md).
 """
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, cast
 
 import redis
 
@@ -55,6 +55,15 @@ class Bucket:
 
 
 @dataclass(frozen=True)
+class Step:
+    """Add `amount` to a bucket's counter (0: only look); past `most` the request is refused."""
+
+    bucket: Bucket
+    amount: int
+    most: int
+
+
+@dataclass(frozen=True)
 class Allowance:
     """What one key of one project may use in a minute; 0 is no limit."""
 
@@ -63,6 +72,16 @@ class Allowance:
     def of(self, unit: str) -> list[Bucket]:
         return [bucket for bucket in self.buckets if bucket.unit == unit and bucket.limit > 0]
 
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """What lets a request in that uses no tokens."""
+        return tuple(Step(bucket, amount=1, most=bucket.limit) for bucket in self.of("requests"))
+
+    @cached_property
+    def steps_with_tokens(self) -> tuple[Step, ...]:
+        """What lets a request in that uses tokens: at least one must be left."""
+        return self.steps + tuple(Step(bucket, amount=0, most=bucket.limit - 1) for bucket in self.of("tokens"))
+
 
 def allowance(
     settings: Settings, key_id: str, project_id: str, requests: int | None = None, tokens: int | None = None
@@ -70,23 +89,24 @@ def allowance(
     """The settings' limits; `requests` and `tokens` are the project's own, where it has some."""
     of_project = settings.project_requests_per_minute if requests is None else requests
     of_project_tokens = settings.project_tokens_per_minute if tokens is None else tokens
-    return Allowance(
-        (
-            Bucket("key", key_id, "requests", settings.key_requests_per_minute),
-            Bucket("project", project_id, "requests", of_project),
-            Bucket("key", key_id, "tokens", settings.key_tokens_per_minute),
-            Bucket("project", project_id, "tokens", of_project_tokens),
-        )
+    return _allowance(
+        key_id,
+        project_id,
+        (settings.key_requests_per_minute, of_project),
+        (settings.key_tokens_per_minute, of_project_tokens),
     )
 
 
-@dataclass(frozen=True)
-class Step:
-    """Add `amount` to a bucket's counter (0: only look); past `most` the request is refused."""
-
-    bucket: Bucket
-    amount: int
-    most: int
+@lru_cache(maxsize=4096)
+def _allowance(key_id: str, project_id: str, requests: tuple[int, int], tokens: tuple[int, int]) -> Allowance:
+    """Of the key and of the project. Most requests come with a key that came before: its steps are laid out already."""
+    return Allowance(
+        tuple(
+            Bucket(owner, owner_id, unit, limit)
+            for unit, limits in (("requests", requests), ("tokens", tokens))
+            for owner, owner_id, limit in zip(("key", "project"), (key_id, project_id), limits, strict=True)
+        )
+    )
 
 
 class RateLimits:
@@ -107,9 +127,7 @@ class RateLimits:
 
     async def admit(self, allowed: Allowance, headers: MutableMapping[str, str], *, spends_tokens: bool) -> None:
         """Count one request and put OpenAI's `x-ratelimit-*` into `headers`; raises RateLimited."""
-        steps = [Step(bucket, amount=1, most=bucket.limit) for bucket in allowed.of("requests")]
-        if spends_tokens:  # at least one must be left
-            steps += [Step(bucket, amount=0, most=bucket.limit - 1) for bucket in allowed.of("tokens")]
+        steps = allowed.steps_with_tokens if spends_tokens else allowed.steps
         reset = _WINDOW_SECONDS - self._clock() % _WINDOW_SECONDS
         tightest: dict[str, int] = {}
         # shorter than the steps where one was refused, or Redis is away
@@ -130,10 +148,15 @@ class RateLimits:
     def charge(self, allowed: Allowance, tokens: int) -> None:
         """Count the tokens of an answer, past the limit too: they were spent."""
         steps = [Step(bucket, amount=tokens, most=_UNLIMITED) for bucket in allowed.of("tokens")]
-        if steps and not self._is_left_alone():
-            with self._noticing():
-                keys, arguments = self._counting(steps)
-                self._count(keys=keys, args=arguments)
+        if not steps or time.monotonic() < self._away_until:
+            return
+        keys, arguments = self._counting(steps)
+        try:
+            self._count(keys=keys, args=arguments)
+        except (redis.RedisError, OSError) as error:
+            self._note_absence(error)
+        else:
+            self._note_presence()
 
     async def close(self) -> None:
         self._redis.close()
@@ -141,37 +164,36 @@ class RateLimits:
 
     async def _take(self, steps: Sequence[Step]) -> list[int]:
         """The counters after the steps, up to the first that went past its most; nothing while Redis is away."""
-        found: list[Any] = []
-        if steps and not self._is_left_alone():
-            with self._noticing():
-                found = await self._loop_redis.run(_COUNT, *self._counting(steps))
-        return [int(value) for value in found]
-
-    def _is_left_alone(self) -> bool:
-        return time.monotonic() < self._away_until
-
-    @contextlib.contextmanager
-    def _noticing(self) -> Iterator[None]:
-        """Around a trip to Redis: its absence is an event to note, never an error of the request."""
+        if not steps or time.monotonic() < self._away_until:
+            return []
         try:
-            yield
+            found = await self._loop_redis.run(_COUNT, *self._counting(steps))
         except (redis.RedisError, OSError) as error:
-            if not self._away:
-                log.error("redis is away: requests are served without rate limits", error=str(error))
-            self._away, self._away_until = True, time.monotonic() + _AWAY_SECONDS
-            return
+            self._note_absence(error)
+            return []
+        self._note_presence()
+        return cast(list[int], found)
+
+    def _note_absence(self, error: Exception) -> None:
+        """An event to tell of, never an error of the request."""
+        if not self._away:
+            log.error("redis is away: requests are served without rate limits", error=str(error))
+        self._away, self._away_until = True, time.monotonic() + _AWAY_SECONDS
+
+    def _note_presence(self) -> None:
         if self._away:
             log.info("redis is back: rate limits hold again")
             self._away = False
 
     def _counting(self, steps: Sequence[Step]) -> tuple[list[str], list[int]]:
         """The keys and arguments of the script."""
-        arguments = [2 * _WINDOW_SECONDS, *(number for step in steps for number in (step.amount, step.most))]
-        return [self._key(step.bucket) for step in steps], arguments
-
-    def _key(self, bucket: Bucket) -> str:
         minute = int(self._clock()) // _WINDOW_SECONDS
-        return f"uplift:limits:{bucket.owner}:{bucket.owner_id}:{bucket.unit}:{minute}"
+        keys, arguments = [], [2 * _WINDOW_SECONDS]
+        for step in steps:
+            bucket = step.bucket
+            keys.append(f"uplift:limits:{bucket.owner}:{bucket.owner_id}:{bucket.unit}:{minute}")
+            arguments += (step.amount, step.most)
+        return keys, arguments
 
 
 def duration(seconds: float) -> str:

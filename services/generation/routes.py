@@ -15,6 +15,7 @@ from services.generation.tables import Prompt, Release, Variant
 from shared.clock import unix
 from shared.live import AsyncLiveClient, Reply
 from shared.messages import OrderedVariant
+from shared.straight_route import StraightRoute
 from shared.web import Caller, caller, metered, page, while_connected, wiring
 from shared.wiring import Wiring
 
@@ -25,7 +26,6 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 _ANSWER_SECONDS = 600.0
 
 
-@router.post("/chat/completions", response_model=None)
 async def create_completion(request: Request, body: ChatCompletion) -> Response:
     """Ask any model id: base model, adapter (fine-tuned model), checkpoint, variant or release.
 
@@ -59,6 +59,11 @@ async def create_completion(request: Request, body: ChatCompletion) -> Response:
     rest = _with_first(first, replies)
     stream = chat.chunks(rest, body.model, choices=body.n or 1, include_usage=usage, keep=keep)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+router.add_api_route(
+    "/chat/completions", create_completion, methods=["POST"], response_model=None, route_class_override=StraightRoute
+)
 
 
 @router.get("/models")

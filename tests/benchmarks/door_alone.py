@@ -27,7 +27,7 @@ from services.gateway import keys
 from services.gateway.bootstrap import found_project
 from shared.database import Database
 from shared.settings import Settings
-from tests.benchmarks.gateway_overhead import Client
+from tests.benchmarks.socket_client import Client
 from tests.fakes.processes import ROOT, killed_at_the_end, wait_until, worker
 
 _SECRET = "a secret of the benchmark"

@@ -4,20 +4,16 @@ Run: .venv/bin/python -m tests.benchmarks.gateway_overhead [--requests 60] [--to
 
 A real stack (gateway, Celery queue, generation worker, Postgres, Valkey) is started under a temporary home. On an idle
 machine one client asks, in turns: the engine alone, in a process without a queue; the same chat over HTTP; the same
-chat streamed. Added milliseconds are, request by request, the client's time minus what the worker's engine reports for
-that very request (queue + prefill + decode), so a noisy machine blurs them little.
+chat streamed; and what anybody would write first (bare_service.py): a Celery task around the same engine, asked from
+Python, and asked over FastAPI. Added milliseconds are, request by request, the client's time minus what the engine
+reports for that very request (queue + prefill + decode), so a noisy machine blurs them little.
 """
 
 import argparse
 import contextlib
-import http.client
-import io
-import itertools
 import json
 import os
 import platform
-import re
-import socket
 import statistics
 import subprocess
 import sys
@@ -40,26 +36,12 @@ from deploy.local.layout import Layout
 from services.cli.client import read_credentials
 from shared.live.protocol import entries
 from shared.settings import Settings
+from tests.benchmarks import bare_service
+from tests.benchmarks.socket_client import MODEL, QUESTION, REFUSED, Asked, Client
 
 ROOT = Path(__file__).resolve().parents[2]
-MODEL = "smollm2-135m-instruct"
-QUESTION = "Count from one to one hundred in words, separated by commas. Begin at once."
 TARGET_ADDED_MS, TARGET_FIRST_MS = 5.0, 8.0
-_OK, _REFUSED, _DONE = 200, 429, b"[DONE]"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One chat as its client saw it; times in milliseconds since it was sent."""
-
-    request_id: str
-    total_ms: float
-    first_ms: float
-    status: int = 200
-    tokens: int = 0
-    complete: bool = False
-    retry_after: str | None = None
-    error: str = ""
+_EMPTY_TRIPS = 200
 
 
 @dataclass(frozen=True)
@@ -68,89 +50,6 @@ class Engine:
 
     first_ms: float
     total_ms: float
-
-
-class Client:
-    """One keep-alive connection on a bare socket: what a client library does is none of the gateway's cost.
-
-    Times run from before the request is written to when the bytes are read; they are parsed afterwards.
-    """
-
-    def __init__(self, port: int, key: str) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=600)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        self._head += f"Authorization: Bearer {key}\r\nContent-Length: "
-
-    def ask(self, tokens: int, *, stream: bool) -> Asked:
-        body: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}]}
-        body |= {"temperature": 0, "max_tokens": tokens, "stream": stream}
-        body |= {"stream_options": {"include_usage": True}} if stream else {}
-        text = json.dumps(body)
-        request = f"{self._head}{len(text)}\r\n\r\n{text}".encode()
-        began = time.perf_counter()
-        self._socket.sendall(request)
-        pieces = [(1000 * (time.perf_counter() - began), piece) for piece in self._pieces()]
-        return _as_seen(pieces)
-
-    def _pieces(self) -> Iterator[bytes]:
-        """What the socket gives, up to the answer's end."""
-        seen, ends_at = b"", -1
-        while ends_at < 0 or len(seen) < ends_at:
-            piece = self._socket.recv(1 << 16)
-            if not piece:
-                raise ConnectionError("the gateway closed the connection")
-            seen += piece
-            yield piece
-            if ends_at < 0 and b"\r\n\r\n" in seen:
-                ends_at = _end(seen)
-
-
-def _end(seen: bytes) -> int:
-    """How long the whole answer is, -1 while nobody knows (a chunked one that goes on)."""
-    head = seen.index(b"\r\n\r\n") + 4
-    told = re.search(rb"(?i)\r\ncontent-length: (\d+)", seen[:head])
-    if told is not None:
-        return head + int(told.group(1))
-    return len(seen) if seen.endswith(b"0\r\n\r\n") else -1
-
-
-def _as_seen(pieces: list[tuple[float, bytes]]) -> Asked:
-    """The first token is the first event with text, not the role that precedes it."""
-    raw = b"".join(piece for _, piece in pieces)
-    answer = http.client.HTTPResponse(cast(Any, _Read(raw)), method="POST")
-    answer.begin()
-    body, total = answer.read(), pieces[-1][0]
-    request_id = answer.headers["x-request-id"]
-    if answer.status != _OK:
-        retry_after, error = answer.headers.get("Retry-After"), body.decode(errors="replace")
-        return Asked(request_id, 0, 0, answer.status, retry_after=retry_after, error=error)
-    if not body.startswith(b"data: "):
-        return Asked(request_id, total, total, tokens=json.loads(body)["usage"]["completion_tokens"], complete=True)
-    lines = [line[6:] for line in body.splitlines() if line.startswith(b"data: ")]
-    events = [json.loads(line) for line in lines if line != _DONE]
-    tokens = sum(event["usage"]["completion_tokens"] for event in events if event.get("usage"))
-    error = next((json.dumps(event["error"]) for event in events if "error" in event), "")
-    return Asked(request_id, total, _first_text(raw, pieces), tokens=tokens, complete=_DONE in lines, error=error)
-
-
-def _first_text(raw: bytes, pieces: list[tuple[float, bytes]]) -> float:
-    """When the first event with text had come."""
-    found = re.search(rb'"content": "[^"].*?\n\n', raw, re.DOTALL)
-    if found is None:
-        return 0.0
-    ends = itertools.accumulate(len(piece) for _, piece in pieces)
-    return next(at for (at, _), end in zip(pieces, ends, strict=True) if end >= found.end())
-
-
-class _Read:
-    """Bytes that were read, as the standard library's parser wants them."""
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-
-    def makefile(self, *_: object) -> io.BytesIO:
-        return io.BytesIO(self._raw)
 
 
 class Replies:
@@ -233,6 +132,27 @@ def engine_alone(home: Path) -> Iterator[Any]:
     child.join(60)
 
 
+@contextlib.contextmanager
+def bare(redis_url: str, home: Path) -> Iterator[Any]:
+    """Gives a function: tokens → milliseconds that the bare task, and the bare service, add to their engine's own."""
+    messages = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": QUESTION}]
+    # a database of Valkey's own: the platform's workers must not see these tasks
+    url = redis_url.rpartition("/")[0] + "/1"
+    with bare_service.running(url, home, home / "models" / MODEL) as port, bare_service.publisher(url) as publish:
+        client = Client(port, "none")
+        trip = statistics.median(bare_service.empty_trips(url, _EMPTY_TRIPS)[_EMPTY_TRIPS // 4 :])
+        print(f"A bare Celery round trip with nothing to do and warm caches, p50 here and now: {trip:.1f} ms.\n")
+
+        def ask(tokens: int) -> tuple[float, float]:
+            trip, engine = publish(messages, tokens)
+            served = client.ask(tokens, stream=False)
+            assert served.complete, served.error
+            assert served.engine_ms is not None
+            return trip - engine, served.total_ms - served.engine_ms
+
+        yield ask
+
+
 @dataclass
 class Measured:
     """Milliseconds, one entry a turn."""
@@ -244,10 +164,12 @@ class Measured:
     added_first: list[float] = field(default_factory=list)
     added_stream: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
+    task_added: list[float] = field(default_factory=list)
+    bare_added: list[float] = field(default_factory=list)
 
 
-def idle(client: Client, replies: Replies, alone: Any, requests: int, tokens: int) -> Measured:
-    """One client, one request at a time, the three ways in turns."""
+def idle(client: Client, replies: Replies, alone: Any, bare: Any, requests: int, tokens: int) -> Measured:
+    """One client, one request at a time, all ways in turns."""
     found = Measured()
     for turn in range(-3, requests):
         engine = alone(tokens)
@@ -255,6 +177,7 @@ def idle(client: Client, replies: Replies, alone: Any, requests: int, tokens: in
         ours = replies.engine(whole.request_id)
         streamed = client.ask(tokens, stream=True)
         theirs = replies.engine(streamed.request_id)
+        task_added, bare_added = bare(tokens)
         for asked in (whole, streamed):
             assert asked.complete, asked.error
             assert asked.tokens == tokens, f"{asked.tokens} tokens instead of {tokens}"
@@ -267,6 +190,8 @@ def idle(client: Client, replies: Replies, alone: Any, requests: int, tokens: in
         found.added.append(whole.total_ms - ours.total_ms)
         found.added_first.append(streamed.first_ms - theirs.first_ms)
         found.added_stream.append(streamed.total_ms - theirs.total_ms)
+        found.task_added.append(task_added)
+        found.bare_added.append(bare_added)
     return found
 
 
@@ -284,6 +209,8 @@ def idle_table(found: Measured) -> Iterator[str]:
         ("over HTTP, whole answer", found.whole, ""),
         ("**added to the whole answer**", found.added, f"{TARGET_ADDED_MS:g}"),
         ("added to the whole answer, streamed", found.added_stream, ""),
+        ("a bare Celery task adds", found.task_added, ""),
+        ("FastAPI and a bare Celery task add", found.bare_added, ""),
         ("engine alone, first token", found.alone_first, ""),
         ("over HTTP, first token", found.first, ""),
         ("**added to the first token**", found.added_first, f"{TARGET_FIRST_MS:g}"),
@@ -295,7 +222,7 @@ def idle_table(found: Measured) -> Iterator[str]:
 
 def crowd_table(found: list[Asked], tokens: int, seconds: float) -> Iterator[str]:
     accepted = [one for one in found if one.status == 200]
-    refused = [one for one in found if one.status == _REFUSED]
+    refused = [one for one in found if one.status == REFUSED]
     whole = [one for one in accepted if one.complete and one.tokens == tokens and not one.error]
     yield f"| {len(found)} streaming clients at once | count |"
     yield "|---|---|"
@@ -328,9 +255,9 @@ def main() -> int:
     ok = True
     with stack(chosen.queue_limit) as (port, key, redis_url):
         home = Path(os.environ["UPLIFT_HOME"])
-        with engine_alone(home) as alone:
+        with engine_alone(home) as alone, bare(redis_url, home) as bare_ask:
             for run in range(chosen.runs if chosen.requests else 0):
-                found = idle(Client(port, key), Replies(redis_url), alone, chosen.requests, chosen.tokens)
+                found = idle(Client(port, key), Replies(redis_url), alone, bare_ask, chosen.requests, chosen.tokens)
                 busy = f"{os.getloadavg()[0]:.1f} processes wanted a core on average"
                 print(f"Run {run + 1} of {chosen.runs}, {chosen.requests} turns of {chosen.tokens} tokens; {busy}:\n")
                 print("\n".join(idle_table(found)), end="\n\n", flush=True)

@@ -13,13 +13,26 @@ from shared.look_ups import Unanswered
 from shared.settings import Settings
 
 pytestmark = pytest.mark.stack
-_OWN = "SELECT pg_backend_pid() AS pid, %s::text AS said"
+_OWN = "SELECT pg_backend_pid() AS pid, $1::text AS said"
 
 
 def test_answers_one_row_by_name_or_none(settings: Settings) -> None:
     async def ask(database: Database) -> None:
         assert (await database.look_up(_OWN, "hello")).said == "hello"
-        assert await database.look_up("SELECT 1 AS one WHERE %s::bool", False) is None
+        assert await database.look_up("SELECT 1 AS one WHERE $1::bool", "false") is None
+
+    database = Database(settings.database_url)
+    asyncio.run(ask(database))
+    database.close()
+
+
+def test_raises_what_postgres_refuses_and_goes_on(settings: Settings) -> None:
+    async def ask(database: Database) -> None:
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+            await database.look_up("SELECT $1::int AS number", "many")
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            await database.look_up("SELECT * FROM nowhere")
+        assert (await database.look_up("SELECT $1::int AS number", "3")).number == 3
 
     database = Database(settings.database_url)
     asyncio.run(ask(database))
