@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, aliased
 
 from shared import read_models
 from shared.jobs.tables import TERMINAL, Job
-from shared.messages import DeleteWeights, OrderTraining
+from shared.messages import DeleteWeights, ExportModel, OrderTraining
 
 _UNFINISHED = Job.status.not_in(TERMINAL)
 
@@ -28,7 +28,7 @@ def lock_weights(session: Session, weights_id: str) -> None:
 
 
 def user_of(session: Session, weights_id: str) -> str | None:
-    """What needs the weights: a variant, or an unfinished training job or search that continues from them."""
+    """What needs the weights: a variant, or an unfinished training job, search or export that reads them."""
     for what, query in _users(weights_id):
         user = session.scalar(query.limit(1))
         if user is not None:
@@ -49,6 +49,12 @@ def _users(weights_id: str) -> list[tuple[str, sa.Select[tuple[str]]]]:
             "search",
             sa.select(searches.c.id).where(
                 searches.c.init_adapter_id == weights_id, searches.c.status.in_(("running", "paused"))
+            ),
+        ),
+        (
+            "export",
+            sa.select(Job.id).where(
+                Job.kind == ExportModel.kind, Job.payload["weights_id"].astext == weights_id, _UNFINISHED
             ),
         ),
     ]

@@ -1,4 +1,4 @@
-"""What an unfinished training job or search holds in storage: the bytes of its files, and the state to go on from.
+"""What an unfinished training job, search or import holds in storage: the bytes of its files, the state to go on from.
 
 A file may be deleted or expire while a job waits, pauses or is tried again. The order named it, so the job reads it.
 """
@@ -48,11 +48,11 @@ def share(session: Session, owner_id: str, other_id: str) -> None:
     session.execute(insert(HeldFile).from_select(["owner_id", *(column.key for column in columns)], held))
 
 
-def held_file(session: Session, job: TrainingJob, param: str) -> HeldFile:
-    """The file that this field of the job names."""
-    found = _held(session, job.id, param)
+def held_file(session: Session, owner_id: str, file_id: str, param: str) -> HeldFile:
+    """The file `file_id` that the field `param` of the owner's order names."""
+    found = _held(session, owner_id, param)
     if not found:  # deleted while jobs did not hold their files yet
-        raise TrainingFileNotFound(f"The file {getattr(job, param)!r} is gone.", param=param)
+        raise TrainingFileNotFound(f"The file {file_id!r} is gone.", param=param)
     return found[0]
 
 

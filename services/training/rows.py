@@ -130,7 +130,7 @@ class RowWriter:
     # --- where they lie ---
 
     def _source(self, param: str) -> tuple[Source, HeldFile]:
-        file = held.held_file(self.session, self.job, param)
+        file = held.held_file(self.session, self.job.id, getattr(self.job, param), param)
         return Source(param, file.filename, self.settings.max_line_bytes), file
 
     def _open(self, file: HeldFile) -> IO[bytes]:

@@ -331,6 +331,17 @@ def test_refuses_formats_and_types_that_it_does_not_have(exporting: Exporting, h
     assert exporting.order(model, dtype="float16").json()["error"]["param"] == "dtype"
 
 
+def test_keeps_weights_until_their_export_is_written(exporting: Exporting, home: Path, tmp_path: Path) -> None:
+    model = exporting.keep(make_adapter(home / "models" / BASE, tmp_path / "adapter"))
+    ordered = exporting.order(model).json()
+    refused = exporting.client.delete(f"/v1/models/{model}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "adapter_in_use")
+    assert ordered["id"] in refused.json()["error"]["message"]
+    assert exporting._runner.run(exporting.project_id, ordered["id"]) == "succeeded"
+    assert exporting.client.delete(f"/v1/models/{model}").status_code == 200
+    assert exporting.order(model).json()["error"]["code"] == "model_not_found"
+
+
 def test_ends_with_a_name_when_the_weights_were_deleted_meanwhile(
     exporting: Exporting, home: Path, tmp_path: Path
 ) -> None:

@@ -17,11 +17,17 @@ from transformers import AutoModelForCausalLM
 
 from services.training.adapters.handlers import JOB_HANDLERS
 from services.training.adapters.routes import router
+from services.training.handlers import RELEASE_HANDLERS
 from services.training.settings import TrainingSettings
+from services.training.tables import HeldFile
 from shared.database import Database
+from shared.files import File, release_blobs
 from shared.ids import new_id
 from shared.jobs.runner import JobRunner
+from shared.jobs.tables import Job
+from shared.messages import ReleaseTraining
 from shared.settings import Settings
+from shared.storage import BlobMissing
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
 from tests.conftest import make_project
@@ -269,6 +275,27 @@ def test_cancels_the_check_of_an_upload_that_is_deleted(uploads: Uploads) -> Non
         status = sa.text("SELECT status FROM jobs WHERE id = :id")
         assert session.execute(status, {"id": queued["job"]}).scalar_one() == "cancelled"
         assert session.execute(sa.text("SELECT count(*) FROM adapters")).scalar_one() == 0
+
+
+@pytest.mark.parametrize("ended", ["ready", "failed", "deleted"])
+def test_reads_files_that_are_deleted_meanwhile_and_lets_them_go_at_its_end(uploads: Uploads, ended: str) -> None:
+    queued = uploads.create(config={"lora_dropout": "much"} if ended == "failed" else None).json()
+    with uploads.parts.database.transaction(uploads.project_id) as session:
+        held = session.scalars(sa.select(HeldFile.blob_key)).all()
+        keys = session.scalars(sa.delete(File).returning(File.blob_key)).all()
+        release_blobs(session, uploads.parts.storage, uploads.project_id, keys)
+    assert len(held) == 2
+    if ended == "deleted":
+        uploads.client.delete(f"/v1/adapters/{queued['id']}")
+    uploads.run(queued)
+    if ended != "deleted":
+        assert uploads.show(queued["id"])["status"] == ended
+    with uploads.parts.database.transaction(uploads.project_id) as session:
+        (release,) = session.scalars(sa.select(Job.id).where(Job.kind == ReleaseTraining.kind))
+    assert JobRunner(uploads.parts, RELEASE_HANDLERS, worker="release").run(uploads.project_id, release) == "succeeded"
+    for key in held:
+        with pytest.raises(BlobMissing):
+            uploads.parts.storage.open(uploads.project_id, key)
 
 
 def test_shows_no_project_another_ones_adapters(uploads: Uploads, admin_database: Database) -> None:

@@ -23,11 +23,12 @@ from services.training.adapters.tables import AdapterImport
 from services.training.child import supervise
 from services.training.domain import fine_tuned_model_id
 from services.training.errors import OutOfMemory, TrainingChildDied, TrainingChildStopped
+from services.training.held import held_file
 from services.training.rendering import model_folder
 from services.training.repository import project_name
 from services.training.settings import TrainingSettings, child_environment
 from services.training.tables import AdapterRow
-from shared.files import get_file, keep_blob
+from shared.files import keep_blob
 from shared.jobs import HandOver, JobCancelled, JobContext
 
 _CHILD = "services.training.lora.check_adapter"
@@ -95,7 +96,7 @@ class AdapterUpload:
     def _fetch(self, file_id: str, target: Path, most: int, *, param: str) -> None:
         """A copy to work on; never more than `most` bytes, whatever the row says."""
         with self._context.transaction() as session:
-            found = get_file(session, file_id, param=param)
+            found = held_file(session, self._upload.job_id, file_id, param)
         size = 0
         storage = self._context.wiring.storage
         with storage.open(self._context.project_id, found.blob_key) as source, target.open("wb") as sink:

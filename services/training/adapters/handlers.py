@@ -11,6 +11,7 @@ from services.training.adapters.config import MOST_BYTES
 from services.training.adapters.errors import AdapterInUse, AdapterTooLarge
 from services.training.adapters.repository import KnownAdapter
 from services.training.adapters.tables import AdapterImport
+from services.training.held import hold_files
 from services.training.rendering import model_folder
 from services.training.repository import delete_weights
 from services.training.settings import TrainingSettings
@@ -53,7 +54,8 @@ def create_adapter(session: Session, project_id: str, wanted: NewAdapter, settin
         metadata_=wanted.metadata,
     )
     session.add(row)
-    session.flush()
+    named: dict[str, str | None] = {"weights_file": wanted.weights_file, "config_file": wanted.config_file}
+    hold_files(session, project_id, job.id, named)
     session.refresh(row)
     return KnownAdapter(row, None, job)
 

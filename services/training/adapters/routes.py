@@ -58,6 +58,6 @@ def show_adapter(adapter_id: str, who: Who, parts: Parts) -> dict[str, Any]:
 
 @router.delete("/{adapter_id}")
 def delete_adapter(adapter_id: str, who: Who, parts: Parts) -> dict[str, Any]:
-    """Delete an adapter and its weights, unless a variant or an unfinished fine-tuning job needs it."""
+    """Delete an adapter and its weights, unless a variant or an unfinished job (training, search, export) needs it."""
     deleted = handlers.delete_adapter(parts, who.project_id, adapter_id)
     return {"id": deleted, "object": "adapter", "deleted": True}

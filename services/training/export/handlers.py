@@ -14,6 +14,7 @@ from services.training.settings import TrainingSettings
 from shared import jobs
 from shared.jobs import Job, JobContext
 from shared.messages import ExportModel
+from shared.weights import lock_weights
 
 
 def create_export(
@@ -26,7 +27,8 @@ def create_export(
             "Export a fine-tuned model, or a variant that has one.",
             param="model",
         )
-    weights = repository.weights_of_model(session, model)
+    lock_weights(session, repository.weights_of_model(session, model).id)
+    weights = repository.weights_of_model(session, model)  # as they are now that nobody deletes them
     whole = weights.recipe.get("tune") == "full"
     if wanted.format == "adapter" and whole:
         raise FormatNotPossible(
