@@ -1,7 +1,7 @@
 """Prints how fast we and the usual trainers fine-tune the same rows, and how well, as Markdown.
 
 Run: make bench-training, or .venv/bin/python -m tests.benchmarks.training_speed [--steps 16] [--rounds 3] [--passages]
-[--profile]
+[--profile] [--compile]
 
 SmolLM2-135M-Instruct, LoRA of rank 16 on all linear layers, the demo's questions. The trainers take turns (one round
 is one seed), each in a process of its own; every one gets the same token ids and labels, the same sequences per
@@ -34,7 +34,7 @@ from services.training.order import Stepped, TrainingOrder, parse_event
 from services.training.recipe import Recipe
 from services.training.settings import child_environment
 from shared.settings import Settings
-from tests.benchmarks.training_speed import roofline, step_shares
+from tests.benchmarks.training_speed import compiled, roofline, step_shares
 from tests.benchmarks.training_speed.rows import ROOT, Rows, demo_rows, write_for_peers
 
 MODEL = "smollm2-135m-instruct"
@@ -161,6 +161,7 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=3, help="interleaved rounds, a seed each")
     options.add_argument("--passages", action="store_true", help="rows with three passages, as RAFT trains them")
     options.add_argument("--profile", action="store_true", help="say too where the time of our own step goes")
+    options.add_argument("--compile", action="store_true", help="say too what torch.compile would bring")
     chosen = options.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -187,8 +188,11 @@ def main() -> int:
         share = statistics.fmean(run.computed_share for run in found[OURS])
         speed = statistics.median(run.tokens_per_second for run in found[OURS])
         print("\n".join(roofline.lines(model_dir, recipe, share, speed)))
+        threads = os.cpu_count() or 1
         if chosen.profile:
-            print(*("\n" + line for line in step_shares.lines(model_dir, rows.train, recipe, os.cpu_count() or 1)))
+            print(*("\n" + line for line in step_shares.lines(model_dir, rows.train, recipe, threads)))
+        if chosen.compile:
+            print(*("\n" + line for line in compiled.lines(model_dir, rows.train, recipe, threads)))
     return 0
 
 
