@@ -335,7 +335,7 @@ def test_keeps_weights_until_their_export_is_written(exporting: Exporting, home:
     model = exporting.keep(make_adapter(home / "models" / BASE, tmp_path / "adapter"))
     ordered = exporting.order(model).json()
     refused = exporting.client.delete(f"/v1/models/{model}")
-    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "adapter_in_use")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_in_use")
     assert ordered["id"] in refused.json()["error"]["message"]
     assert exporting._runner.run(exporting.project_id, ordered["id"]) == "succeeded"
     assert exporting.client.delete(f"/v1/models/{model}").status_code == 200
