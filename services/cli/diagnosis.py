@@ -29,7 +29,7 @@ def show(console: Console, diagnosis: dict[str, Any], steps: Sequence[dict[str, 
     for reason in diagnosis["not_judged"]:
         console.print(Text(f"Not judged: {reason}.", style="dim"))
     for tried in diagnosis["remedies"]:
-        console.print(Text(_tried(tried, diagnosis["valid_loss"])))
+        console.print(Text(_tried(tried, diagnosis)))
 
 
 def evidence_table(finding: dict[str, Any]) -> Table:
@@ -59,12 +59,32 @@ def curves(steps: Sequence[dict[str, Any]]) -> list[str]:
     return [*drawn, f"{'':8} └{'─' * _WIDTH}", f"{'':10}steps {first} to {last}; · training loss, o validation loss"]
 
 
-def _tried(tried: dict[str, Any], before: float | None) -> str:
-    after = tried["valid_loss"]
-    scores = "" if before is None or after is None else f": validation loss {before:.4f}, now {after:.4f}"
-    if scores and not tried["comparable"]:
-        scores += " on other examples, which does not compare"
-    return f"Remedy for {_words(tried['verdict'])} {tried['fine_tuning_job_id']} ({tried['status']}){scores}"
+def _tried(tried: dict[str, Any], first: dict[str, Any]) -> str:
+    """What the remedy brought, the measure of forgetting first where that was to be mended."""
+    scores = [_validation(tried, first), _general(tried["general_ability"], first["general_ability"])]
+    if tried["verdict"] == "forgetting":
+        scores.reverse()
+    said = "; ".join(score for score in scores if score)
+    line = f"Remedy for {_words(tried['verdict'])} {tried['fine_tuning_job_id']} ({tried['status']})"
+    if said:
+        line += f": {said}"
+    if tried["found_again"] is not None:
+        line += f". Its run shows {_words(tried['verdict'])} {'again' if tried['found_again'] else 'no more'}"
+    return line + "."
+
+
+def _validation(tried: dict[str, Any], first: dict[str, Any]) -> str:
+    if tried["valid_loss"] is None or first["valid_loss"] is None:
+        return ""
+    doubt = "" if tried["comparable"] else " on other examples, which does not compare"
+    return f"validation loss {first['valid_loss']:.4f}, now {tried['valid_loss']:.4f}{doubt}"
+
+
+def _general(now: dict[str, Any] | None, first: dict[str, Any] | None) -> str:
+    if now is None or first is None:
+        return ""
+    was, is_now = (f"{one['before']:.4f} to {one['after']:.4f}" for one in (first, now))
+    return f"loss on general questions from {was}, now from {is_now}"
 
 
 def _words(verdict: str) -> str:

@@ -22,8 +22,9 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="What to learn: JSONL of chat messages or preferences (OpenAI's form), JSONL or CSV of question and "
-            "answer (cleaned and split first), or the id of a dataset (ds_…) or file (file-…)."
+            help="What to learn: JSONL of chat messages or preferences (OpenAI's form; the first row tells which), "
+            "JSONL or CSV of question and answer (cleaned and split first), or the id of a dataset (ds_…) or file "
+            "(file-…; with preferences in it, add --set objective=dpo)."
         ),
     ] = None,
     corpus: Annotated[
@@ -68,7 +69,7 @@ def train(
             "suffix": suffix,
             "seed": seed,
             "max_minutes": max_minutes,
-            **_source(client, console, data, corpus, validation),
+            **_source(client, console, data, corpus, validation, differences.get("objective")),
         }
         if replay is not None:
             with StepBoard(console) as board:
@@ -100,9 +101,17 @@ def parsed_settings(given: list[str]) -> dict[str, Any]:
 
 
 def _source(
-    client: Client, console: Console, data: str | None, corpus: str | None, validation: str | None
+    client: Client,
+    console: Console,
+    data: str | None,
+    corpus: str | None,
+    validation: str | None,
+    objective: Any = None,
 ) -> dict[str, Any]:
-    """The job's data fields; local files are uploaded, questions and answers imported as a dataset."""
+    """The job's data fields, and its method where the data decides it; `objective` is what --set says of it.
+
+    Local files are uploaded, questions and answers imported as a dataset.
+    """
     if (data is None) == (corpus is None):
         raise typer.BadParameter("give --data or --corpus, one of the two", param_hint="--data")
     if corpus is not None:
@@ -111,7 +120,20 @@ def _source(
             if validation is not None:
                 found["validation_file"] = _documents(client, board, validation, "--validation")
         return {"method": {"type": "continued_pretraining"}, **found}
-    return example_source(client, console, str(data), validation)
+    return _method(str(data), objective) | example_source(client, console, str(data), validation)
+
+
+def _method(data: str, objective: Any) -> dict[str, Any]:
+    """`method` for a local file of preferences; nothing where the recipe's objective decides."""
+    path = Path(data)
+    if not path.is_file() or not _holds_preferences(_first_row(path)):
+        return {}
+    if objective not in (None, "dpo"):
+        raise typer.BadParameter(
+            f"{data} holds preferences, which only the objective dpo learns from; leave objective={objective} out",
+            param_hint="--set",
+        )
+    return {"method": {"type": "dpo"}}
 
 
 def _documents(client: Client, board: StepBoard, source: str, option: str) -> str:
@@ -163,13 +185,24 @@ def _local(name: str, option: str) -> Path:
 
 def _is_training_file(path: Path) -> bool:
     """Whether the first row is a chat or a preference, and not a question with its answer."""
+    row = _first_row(path)
+    return "messages" in row or _holds_preferences(row)
+
+
+def _holds_preferences(row: dict[str, Any]) -> bool:
+    """`input` alone says nothing: files of questions and answers have such columns too."""
+    return bool({"preferred_output", "non_preferred_output"} & row.keys())
+
+
+def _first_row(path: Path) -> dict[str, Any]:
+    """The first line that is not blank, as JSON; empty where it is no object."""
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         first = next((line for line in lines if line.strip()), "")
     try:
         row = json.loads(first)
     except ValueError:
-        return False
-    return isinstance(row, dict) and bool({"messages", "preferred_output"} & row.keys())
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _watch(client: Client, console: Console, job_id: str) -> dict[str, Any]:

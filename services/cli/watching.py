@@ -43,8 +43,7 @@ class TrainingBoard:
             self._say(event["message"], warn=event["level"] != "info")
             return
         step = event["data"]
-        speed = step["tokens"] / step["seconds"] if step["seconds"] else 0.0
-        self._rate = speed if self._rate is None else self._rate + _SMOOTHING * (speed - self._rate)
+        self._rate = _smoothed(self._rate, step.get("tokens_per_second"))
         self._figures = figures(step, self._rate)
         self._draw(step["step"], step["total_steps"])
         validated = step.get("valid_loss") is not None
@@ -76,12 +75,21 @@ class TrainingBoard:
         self._console.print(message, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def figures(step: dict[str, Any], tokens_per_second: float) -> str:
+def _smoothed(rate: float | None, speed: float | None) -> float | None:
+    """The shown speed with the newest step's, which older jobs do not tell."""
+    if rate is None or speed is None:
+        return rate if speed is None else speed
+    return rate + _SMOOTHING * (speed - rate)
+
+
+def figures(step: dict[str, Any], tokens_per_second: float | None) -> str:
     """One step's figures as a line: losses in nats per completion token, speed in tokens per second."""
     said = [f"loss {step['train_loss']:.3f}"]
     if step.get("valid_loss") is not None:
         said.append(f"validation loss {step['valid_loss']:.3f}")
-    return ", ".join([*said, f"{tokens_per_second:.0f} tokens/s"])
+    if tokens_per_second is not None:
+        said.append(f"{tokens_per_second:.0f} tokens/s")
+    return ", ".join(said)
 
 
 def watch(client: Client, path: str, board: TrainingBoard) -> dict[str, Any]:

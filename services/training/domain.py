@@ -11,8 +11,7 @@ _NOT_IN_IDS = re.compile(r"[^a-z0-9_-]+")
 LEARNED_FILE = "learned.json"
 """Beside the weights of a finished run: `data_sha256`, the hash of the rows as they were laid out for training."""
 
-KEPT_CHECKPOINTS = 3
-"""So many of a job's newest checkpoints stay usable as models."""
+_KEPT_CHECKPOINTS = 3
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,14 @@ def fine_tuned_model_id(base_model: str, project_name: str, suffix: str | None, 
 def checkpoint_model_id(fine_tuned_model: str, step: int) -> str:
     """The model id of one step's weights, in OpenAI's form."""
     return f"{fine_tuned_model}:ckpt-step-{step}"
+
+
+def kept_checkpoints(losses: Mapping[int, float | None]) -> set[int]:
+    """Which of a job's checkpoints stay usable as models, of all by their step with the validation loss: the newest
+    three, and the best where something was validated, so that a run which breaks off late has not lost it."""
+    kept = set(sorted(losses)[-_KEPT_CHECKPOINTS:])
+    measured = [(loss, step) for step, loss in losses.items() if loss is not None]
+    return kept | {step for _, step in sorted(measured)[:1]}
 
 
 def shown_status(job_status: str, *, validated: bool) -> str:

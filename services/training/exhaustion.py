@@ -23,8 +23,8 @@ class Work:
 TRAINING = Work(
     "training",
     "a checkpoint or the adapter",
-    "Lower micro_batch_tokens, max_length or rank in the recipe, set gradient_checkpointing, or stop other work on "
-    "this machine.",
+    "Lower micro_batch_tokens, max_length or rank in the recipe, set gradient_checkpointing, tune less (lora in place "
+    "of full, qlora in place of lora), or stop other work on this machine.",
     "the run goes on from its last checkpoint",
 )
 EXPORT = Work(

@@ -12,7 +12,7 @@ def check_fit(estimate: Estimated, max_minutes: float | None, recipe: Recipe) ->
     limit = estimate.limit_bytes
     if limit is not None and estimate.peak_bytes > limit:
         raise DoesNotFit(
-            f"Training would take {_gib(estimate.peak_bytes)} of memory, and {_gib(limit)} are there for it. "
+            f"Training would take {gib(estimate.peak_bytes)} of memory, and {gib(limit)} are there for it. "
             f"{_less_memory(recipe, estimate)} Or stop other work on this machine."
         )
     if max_minutes is not None and estimate.seconds > 60 * max_minutes:
@@ -34,7 +34,7 @@ def told(estimate: Estimated) -> str:
     """The estimate as the job's events tell it."""
     return (
         f"Estimated before the first step: about {in_words(estimate.seconds)} at {estimate.tokens_per_second:.0f} "
-        f"tokens/s, {_gib(estimate.peak_bytes)} of memory"
+        f"tokens/s, {gib(estimate.peak_bytes)} of memory"
     )
 
 
@@ -63,5 +63,6 @@ def _less_time(recipe: Recipe, estimate: Estimated, max_minutes: float) -> str:
     )
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
+    """Bytes for people."""
     return f"{size / _GIB:.2f} GiB"

@@ -136,6 +136,5 @@ def _open(sinks: dict[str, _Sink], name: str, opened: Callable[[], _Sink]) -> No
 
 
 def _values(event: Stepped) -> dict[str, float]:
-    """The step's figures that are numbers, under the names that the events have."""
-    told = event.model_dump(exclude_none=True)
-    return {n: float(v) for n, v in told.items() if isinstance(v, int | float) and n not in _COUNTS}
+    """The step's figures but for its place in the run, under the names that the events have."""
+    return {name: float(value) for name, value in event.figures().items() if name not in _COUNTS}

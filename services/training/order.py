@@ -1,7 +1,7 @@
 """What the worker and the training child say to each other: one order in a file, then events as JSON lines."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -127,6 +127,17 @@ class Stepped(_Message):
     seconds_left: float | None = None
     """To the planned end of the training process, from the measured times of steps, validations and files; None until
     they are known."""
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """`tokens` a second of the step itself, without the validation after it; None where no time was measured."""
+        return self.tokens / self.seconds if self.seconds > 0 else None
+
+    def figures(self) -> dict[str, Any]:
+        """All that is known of the step, by name, as events and loggers tell it; what was not measured is left out."""
+        told = self.model_dump(mode="json", exclude={"event"}, exclude_none=True)
+        speed = self.tokens_per_second
+        return told if speed is None else told | {"tokens_per_second": speed}
 
 
 class StateSaved(_Message):

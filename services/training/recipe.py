@@ -21,14 +21,15 @@ class Recipe(BaseModel):
 
     objective: Literal["supervised", "dpo", "continued_pretraining"] = "supervised"
     """What is learned: the answers of chat rows, to prefer one answer to another (DPO, arXiv:2305.18290), or every
-    token of documents, as in pretraining (arXiv:2004.10964)."""
+    token of documents, as in pretraining (arXiv:2004.10964). supervised: what OpenAI's API means where no method is
+    named."""
 
     tune: Literal["lora", "qlora", "full"] = "lora"
-    """Which weights are trained. `lora`: a small adapter beside the frozen base model, the fastest to train and to
-    serve. `qlora`: the same, with the base's layers held in four bits (arXiv:2305.14314), for a base that does not
-    fit into memory otherwise; slower, and it needs the extra `qlora`. `full`: every weight, for small models and a
-    lot of data; it takes 16 bytes a weight in training, and makes a whole model. Of the fields below, rank, alpha,
-    rslora, dora, lora_plus_ratio, dropout and targets then say nothing."""
+    """Which weights are trained. `lora`, the default: a small adapter beside the frozen base model, the fastest to
+    train and to serve. `qlora`: the same, with the base's layers held in four bits (arXiv:2305.14314), for a base that
+    does not fit into memory otherwise; slower, and it needs the extra `qlora`. `full`: every weight, for small models
+    and a lot of data; it takes 16 bytes a weight in training, and makes a whole model. Of the fields below, rank,
+    alpha, rslora, dora, lora_plus_ratio, dropout and targets then say nothing."""
 
     beta: Annotated[float, Field(gt=0, le=100)] = 0.1
     """DPO only: how strongly the policy is held to where it started. 0.1 is what the paper used for most tasks."""
@@ -43,7 +44,7 @@ class Recipe(BaseModel):
     few hundred examples, while the best checkpoint guards against the passes that were too many."""
 
     max_steps: Annotated[int, Field(ge=1)] | None = None
-    """Upper limit in optimiser steps, whatever `epochs` says; none by default."""
+    """Upper limit in optimiser steps, whatever `epochs` says. None: the passes alone say how much is learned."""
 
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
     """Examples per optimiser step (the *effective* batch). 16: small data sets need many steps more than they
@@ -69,7 +70,7 @@ class Recipe(BaseModel):
     for a 135M model; what it computes is small beside the base model's own products."""
 
     alpha: Annotated[float, Field(gt=0)] = 32.0
-    """Numerator of the update's scale, alpha / rank; twice the rank is the usual choice."""
+    """Numerator of the update's scale, alpha / rank. 32: twice the default rank, the usual choice."""
 
     rslora: bool = False
     """Scale the update by alpha / √rank instead (rsLoRA, arXiv:2312.03732), so that a higher rank does not learn
@@ -80,14 +81,14 @@ class Recipe(BaseModel):
     fine-tuning at low ranks, for some more time a step. Off: at rank 16 the difference is small."""
 
     lora_plus_ratio: Annotated[float, Field(ge=1, le=1024)] = 1.0
-    """Learning rate of B as a multiple of A's, which is `learning_rate` (LoRA+, arXiv:2402.12354). 1 is plain LoRA;
-    the paper took about 16 with a learning rate several times smaller."""
+    """Learning rate of B as a multiple of A's, which is `learning_rate` (LoRA+, arXiv:2402.12354). 1 is plain LoRA,
+    which the default learning rate is meant for; the paper took about 16 with one several times smaller."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping an input of the low-rank path. 0: short runs underfit before they overfit."""
 
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Which linear layers get an adapter, by the last part of their name. All of them but the output head:
+    """Which linear layers get an adapter, by the last part of their name. all-linear: all of them but the output head;
     at equal parameters this learns more than attention alone (QLoRA, arXiv:2305.14314)."""
 
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
@@ -95,24 +96,30 @@ class Recipe(BaseModel):
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each target's probability that is spread over the whole vocabulary (arXiv:1512.00567), in training only:
-    the training loss then has a floor above zero, the validation loss stays plain. 0; 0.1 keeps a model that is sure
-    of few examples from growing surer still. Not for `dpo`, whose labels are pairs."""
+    the training loss then has a floor above zero, the validation loss stays plain. 0: both losses then
+    mean the same; 0.1 keeps a model that is sure of few examples from growing surer still. Not for `dpo`, whose labels
+    are pairs."""
 
     neftune_alpha: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Noise on the input embeddings, in training only: uniform in ± alpha / √(tokens · width) (NEFTune,
     arXiv:2310.05914). A prefix that examples of one pack share is computed once, so they share its noise; the length is
-    that of the longest example through the token, and each example alone sees the paper's noise. 0 is none, the paper
-    took 5 to 15. Not for `dpo`, where noise on one side of the ratio would be taken for preference."""
+    that of the longest example through the token, and each example alone sees the paper's noise. 0 is none: what the
+    paper gained, with 5 to 15, is how chats are judged, while its scores on knowledge stayed. Not for `dpo`, where
+    noise on one side of the ratio would be taken for preference."""
 
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of all steps in which the learning rate climbs from zero. 5 %: Adam's second moments need a few."""
+    """Share of all steps in which the learning rate climbs from zero. 5 %: what Adam divides by is
+    too uncertain in its first steps for whole ones (arXiv:1908.03265)."""
 
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """What the learning rate does after warm-up: falls to zero along a cosine or a line, or stays."""
+    """What the learning rate does after warm-up: falls to zero along a cosine or a line, or stays. cosine: the custom
+    since SGDR (arXiv:1608.03983), whose restarts are left out; most of the run keeps large steps, and the last ones are
+    so small that the final weights do not hang on the last batches."""
 
     max_length: Annotated[int, Field(ge=8)] = 1024
     """Longest example in tokens, question and answer together. Longer ones are left out and counted, never cut:
-    a cut answer teaches the model to stop early. Documents of continued pretraining are cut into even windows."""
+    a cut answer teaches the model to stop early. Documents of continued pretraining are cut into even windows. 1,024:
+    room for an answer with some passages, while the memory of one example's attention grows with its length squared."""
 
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Continued pretraining without a validation file only: about this share of the documents, by their characters, is
@@ -128,23 +135,28 @@ class Recipe(BaseModel):
     for what was learned by heart. Off: the count is shown first, and whoever sees it decides."""
 
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradients are scaled down to this global L2 norm; guards single odd batches."""
+    """Gradients of a larger global L2 norm are scaled down to it (arXiv:1211.5063), so that one odd batch cannot throw
+    the weights far off. 1: the custom; GPT-3 was trained with it (arXiv:2005.14165)."""
 
     evals_per_epoch: Annotated[int, Field(ge=1, le=100)] = 1
-    """Validation passes per epoch, evenly spaced; there is always one at the end."""
+    """Validation passes per epoch, evenly spaced; a run that ends within its first epoch has as many over its steps.
+    There is always one at the end. 1: every pass over the data is judged, which costs `max_validation_examples`."""
 
     max_validation_examples: Annotated[int, Field(ge=1)] = 128
-    """At most so many validation examples a pass, the same ones each time. 128 tell two checkpoints apart and
-    cost a few seconds."""
+    """At most so many validation examples a pass, the same ones each time. 128: they tell two checkpoints
+    apart and cost a few seconds."""
 
     patience: Annotated[int, Field(ge=1)] | None = 3
-    """Stop after so many validation passes without a better loss; null never stops early."""
+    """Stop after so many validation passes in a row without a better loss; null never stops early. 3: one or two may be
+    worse by chance, for few examples are measured. Waiting costs time alone: the weights of the best pass are kept."""
 
     save_steps: Annotated[int, Field(ge=1)] = 50
-    """Optimiser steps between checkpoints: what a crash loses at most."""
+    """Optimiser steps between saved states: what a crash loses at most. 50: a state holds all trained weights and
+    Adam's two moments of each, more to write than a few steps are worth."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Decides the adapter's first weights, the order of examples, and dropout."""
+    """Decides the adapter's first weights, the order of examples, and dropout. 0: any number would do, but it must be a
+    fixed one, so that the same order is the same run."""
 
     @classmethod
     def named(cls, name: str) -> "Recipe":

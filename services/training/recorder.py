@@ -89,7 +89,7 @@ class Recorder:
         self._context.progress(0, event.total_steps, "steps", "training", measured=lambda: event.seconds)
 
     def _stepped(self, event: Stepped) -> None:
-        data = event.model_dump(mode="json", exclude={"event", "seconds_left"}, exclude_none=True)
+        data = {name: value for name, value in event.figures().items() if name != "seconds_left"}
         message = f"Step {event.step}/{event.total_steps}: training loss={event.train_loss:.2f}"
         if event.valid_loss is not None:
             message += f", validation loss={event.valid_loss:.2f}"
@@ -126,7 +126,7 @@ class Recorder:
                 return
             with self._context.transaction() as session:
                 blob = keep_blob(session, staged)
-                old = repository.keep_state(session, self._job.id, event.step, blob.key)
+                old = repository.keep_state(session, self._job.id, event.step, blob)
                 release_blobs(session, self._storage, self._job.project_id, old)
 
     def _keep_checkpoint(self, event: CheckpointSaved) -> None:
@@ -137,6 +137,7 @@ class Recorder:
             if staged is None:
                 return
             with self._context.transaction() as session:
+                blob = keep_blob(session, staged)
                 row = CheckpointRow(
                     id=new_id("ftckpt_"),
                     project_id=self._job.project_id,
@@ -145,7 +146,8 @@ class Recorder:
                     metrics=event.metrics,
                     model_id=checkpoint_model_id(self._model_id, event.step),
                     base_model=self._job.base_model,
-                    blob_key=keep_blob(session, staged).key,
+                    blob_key=blob.key,
+                    bytes=blob.size,
                 )
                 old = repository.record_checkpoint(session, row)
                 repository.add_event(

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from services.training.adapters.tables import AdapterImport
-from services.training.domain import KEPT_CHECKPOINTS, Example
+from services.training.domain import Example, kept_checkpoints
 from services.training.errors import (
     AdapterNotFound,
     CorpusNotFound,
@@ -24,6 +24,7 @@ from shared import read_models as others
 from shared.errors import InvalidInput
 from shared.files import UNDELETED, File, alive
 from shared.jobs.tables import Job, JobEvent
+from shared.storage import Blob
 from shared.weights import are_there, lock_weights, user_of
 
 _PURPOSE = "fine-tune"
@@ -123,16 +124,17 @@ def check_vector_store(session: Session, store_id: str, *, param: str) -> None:
         raise CorpusNotReady(f"The vector store {store_id} is {status}; wait until it is completed.", param=param)
 
 
-def store_files(session: Session, store_id: str, *, param: str) -> list[tuple[str, str]]:
-    """(name, blob key) of the store's indexed files that are still there, in the order of their names.
+def store_files(session: Session, store_id: str, *, param: str) -> list[tuple[str, str, int]]:
+    """(name, blob key, bytes) of the store's indexed files that are still there, in the order of their names.
 
     None of them can be deleted until the transaction ends.
     """
     check_vector_store(session, store_id, param=param)
     table = others.documents
     ids = sa.select(table.c.file_id).where(table.c.vector_store_id == store_id)
-    query = sa.select(File.filename, File.blob_key).where(File.id.in_(ids), alive()).with_for_update(**UNDELETED)
-    return [(name, key) for name, key in session.execute(query.order_by(File.filename, File.id))]
+    query = sa.select(File.filename, File.blob_key, File.bytes).where(File.id.in_(ids), alive())
+    query = query.with_for_update(**UNDELETED).order_by(File.filename, File.id)
+    return [(name, key, size) for name, key, size in session.execute(query)]
 
 
 def adapter(session: Session, adapter_id: str) -> AdapterRow:
@@ -205,11 +207,11 @@ def metrics(session: Session, job_id: str) -> Iterator[dict[str, Any]]:
         yield data or {}
 
 
-def keep_state(session: Session, job_id: str, step: int, blob_key: str) -> list[str]:
+def keep_state(session: Session, job_id: str, step: int, blob: Blob) -> list[str]:
     """Let an interrupted run go on from this state; answers the blob keys of the one before."""
     job = session.get_one(TrainingJob, job_id)
     old = job.resume_blob_key
-    job.resume_step, job.resume_blob_key = step, blob_key
+    job.resume_step, job.resume_blob_key, job.resume_bytes = step, blob.key, blob.size
     session.flush()
     return [old] if old is not None else []
 
@@ -220,12 +222,15 @@ def has_checkpoint(session: Session, job_id: str, step: int) -> bool:
 
 
 def record_checkpoint(session: Session, row: CheckpointRow) -> list[str]:
-    """Add a checkpoint and drop those beyond the last three that nothing goes on from; answers their blob keys."""
+    """Add a checkpoint and drop those beside the last three and the best that nothing goes on from; answers their blob
+    keys."""
     session.add(row)
     session.flush()
     query = sa.select(CheckpointRow).where(CheckpointRow.job_id == row.job_id).order_by(CheckpointRow.step.desc())
+    found = session.scalars(query).all()
+    kept = kept_checkpoints({checkpoint.step: checkpoint.metrics.get("valid_loss") for checkpoint in found})
     dropped = []
-    for checkpoint in session.scalars(query.offset(KEPT_CHECKPOINTS)).all():
+    for checkpoint in (checkpoint for checkpoint in found if checkpoint.step not in kept):
         lock_weights(session, checkpoint.id)
         if user_of(session, checkpoint.id) is None:
             session.delete(checkpoint)

@@ -1,9 +1,9 @@
 """Reading uploaded training files, JSON lines: chats, preferences, documents; every error with its file and line."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from services.training.corpus import group_of
 from services.training.domain import Document, Example
@@ -13,6 +13,14 @@ from shared.text_lines import UnreadableText, numbered_lines
 _ROLES = ("system", "user", "assistant")
 _TOOLS = ("tools", "functions")
 """Keys of a row that OpenAI's files may carry empty; filled, they would teach calls that our models cannot make."""
+_LEARNED_BY = {
+    "messages": ("a chat", "supervised"),
+    "preferred_output": ("a preference", "dpo"),
+    "non_preferred_output": ("a preference", "dpo"),
+    "text": ("a document", "continued_pretraining"),
+}
+"""What a row with such a key is, and the method that learns from it."""
+_Row = TypeVar("_Row", Example, Document)
 
 
 @dataclass(frozen=True)
@@ -36,29 +44,17 @@ class Source:
 
 def read_chats(stored: IO[bytes], source: Source) -> Iterator[Example]:
     """Examples of a chat file. Every assistant turn is learned unless its `weight` is 0."""
-    for number, record in _records(stored, source):
-        try:
-            yield _chat(record, number)
-        except ValueError as error:
-            raise source.refuse(number, str(error)) from error
+    yield from _read(stored, source, "supervised", _chat)
 
 
 def read_preferences(stored: IO[bytes], source: Source) -> Iterator[Example]:
     """Examples of a preference file: `input.messages`, `preferred_output`, `non_preferred_output`."""
-    for number, record in _records(stored, source):
-        try:
-            yield _preference(record, number)
-        except ValueError as error:
-            raise source.refuse(number, str(error)) from error
+    yield from _read(stored, source, "dpo", _preference)
 
 
 def read_texts(stored: IO[bytes], source: Source) -> Iterator[Document]:
     """Documents of a file of `{"text": …}` rows; those of one `group`, or of equal text without one, stay together."""
-    for number, record in _records(stored, source):
-        try:
-            yield _document(record)
-        except ValueError as error:
-            raise source.refuse(number, str(error)) from error
+    yield from _read(stored, source, "continued_pretraining", _document)
 
 
 def holds_texts(stored: IO[bytes], source: Source) -> bool:
@@ -67,6 +63,30 @@ def holds_texts(stored: IO[bytes], source: Source) -> bool:
     if first is None:
         raise NoTrainingExamples(f"{source.param} ({source.filename}) holds no rows.", param=source.param)
     return "text" in first[1]
+
+
+def _read(
+    stored: IO[bytes], source: Source, method: str, row_of: Callable[[dict[str, Any], int], _Row]
+) -> Iterator[_Row]:
+    for number, record in _records(stored, source):
+        try:
+            yield row_of(record, number)
+        except ValueError as error:
+            # what is replayed has no method of its own to change
+            remedy = "" if source.param == "replay_file" else _remedy(record, method)
+            raise source.refuse(number, f"{error}{remedy}") from error
+
+
+def _remedy(record: dict[str, Any], method: str) -> str:
+    """What to do with a row that another method learns from."""
+    kinds = [kind for key, kind in _LEARNED_BY.items() if key in record]
+    if not kinds or method in {learned_by for _, learned_by in kinds}:
+        return ""
+    kind, learned_by = kinds[0]
+    return (
+        f". This is {kind}, and the method here is {method}: to learn from such rows, give the job "
+        f'`"method": {{"type": "{learned_by}"}}`, or the recipe `"objective": "{learned_by}"`'
+    )
 
 
 def _records(stored: IO[bytes], source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -108,7 +128,7 @@ def _preference(record: dict[str, Any], line: int) -> Example:
     return Example(tuple(message for message, _ in messages), preferred, rejected=rejected, line=line)
 
 
-def _document(record: dict[str, Any]) -> Document:
+def _document(record: dict[str, Any], _line: int) -> Document:
     _only(record, {"text", "group"}, "")
     text, group = record.get("text"), record.get("group")
     if not isinstance(text, str) or not text.strip():

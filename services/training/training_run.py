@@ -2,6 +2,8 @@
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +64,26 @@ class TrainingRun:
                 raise JobCancelled(self._job.id) from stopped
             raise HandOver(stopped.wish) from stopped
         except (UpliftError, TrainingChildDied) as error:
-            last = self._context.job.attempt >= self._context.job.max_attempts
-            if last or (isinstance(error, UpliftError) and not error.retryable):
+            if self._ends_job(error):
                 end = "failed"
                 self._discard()
             raise
         finally:
             self._recorder.loggers.close(end)
             self._recorder.tell_of_loggers()  # one may have failed at what it was still to write
-        self._keep(finished)
+        try:
+            with _exhaustion_named():
+                self._keep(finished)
+        except UpliftError as error:
+            if self._ends_job(error):
+                self._discard()
+            raise
         self._discard()
+
+    def _ends_job(self, error: UpliftError | TrainingChildDied) -> bool:
+        """Whether there is no other try."""
+        last = self._context.job.attempt >= self._context.job.max_attempts
+        return last or (isinstance(error, UpliftError) and not error.retryable)
 
     def _train(self) -> Finished:
         """Run the child; once more, with a smaller micro-batch, when memory runs out."""
@@ -85,7 +97,7 @@ class TrainingRun:
             return self._run_child()
 
     def _run_child(self) -> Finished:
-        try:
+        with _exhaustion_named():
             return run_child(
                 self._prepare(),
                 environment=child_environment(self._settings.training_shard),
@@ -94,11 +106,6 @@ class TrainingRun:
                 grace_seconds=self._settings.training_grace_seconds,
                 processes=self._settings.training_processes,
             )
-        except OSError as error:  # of the worker's own files, or of storage that a state or checkpoint goes to
-            named = name_exhaustion(error)
-            if named is None:
-                raise
-            raise named from error
 
     # --- before the child ---
 
@@ -198,12 +205,14 @@ class TrainingRun:
             self._storage.staged_folder(job.project_id, self._folder / "output") as staged,
             self._context.transaction() as session,
         ):
+            blob = keep_blob(session, staged)
             adapter = AdapterRow(
                 id=new_id("ad_"),
                 project_id=job.project_id,
                 model_id=self._model_id,
                 base_model=job.base_model,
-                blob_key=keep_blob(session, staged).key,
+                blob_key=blob.key,
+                bytes=blob.size,
                 job_id=job.id,
                 dataset_id=job.dataset_id,
                 recipe=self._recorder.recipe.model_dump(mode="json"),
@@ -235,6 +244,18 @@ class TrainingRun:
 
     def _discard(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def _exhaustion_named() -> Iterator[None]:
+    """Memory or disk that ran out under the worker's own files, or under storage that it writes to."""
+    try:
+        yield
+    except OSError as error:
+        named = name_exhaustion(error)
+        if named is None:
+            raise
+        raise named from error
 
 
 def discard_stale(root: Path) -> None:

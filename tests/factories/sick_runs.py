@@ -58,12 +58,17 @@ ILLNESSES = {
     "healthy": Illness("healthy"),
     "healthy, 10 % of answers open": Illness("healthy", open=0.1),
     "healthy, and some dropout": Illness("healthy", {"dropout": 0.05, "neftune_alpha": 1.0}, open=0.1),
+    "healthy, label smoothing 0.1": Illness("healthy", {"label_smoothing": 0.1}),
+    "healthy, label smoothing 0.1 and some dropout": Illness(
+        "healthy", {"label_smoothing": 0.1, "dropout": 0.05}, open=0.1
+    ),
     "learning rate 0.1": Illness("learning_rate_too_high", {"learning_rate": 0.1}),
     "learning rate 3e-5": Illness("learning_rate_too_low", {"learning_rate": 3e-5}),
     "half a pass": Illness("underfitting", {"epochs": 0.5}),
     "dropout 0.5, decay 1, NEFTune 15": Illness(
         "over_regularised", {"dropout": 0.5, "weight_decay": 1.0, "neftune_alpha": 15.0}
     ),
+    "label smoothing 0.5": Illness("over_regularised", {"label_smoothing": 0.5}),
     "40 passes, 30 % wrong answers": Illness("overfitting", {"epochs": 40, "patience": None}, examples=200, wrong=0.3),
     "24 examples": Illness("too_little_data", {"epochs": 30}, examples=24),
     "30 % of validation copied": Illness("leak_suspected", copied=0.3),

@@ -105,6 +105,8 @@ def test_killed_again_and_again_it_loses_and_repeats_no_step(
     assert [int(line["step"]) for line in lines] == list(range(1, STEPS + 1))
     assert [float(line["train_loss"]) for line in lines] == [entry["train_loss"] for entry in metrics]
     assert [bool(line["valid_loss"]) for line in lines] == [step % 4 == 0 for step in range(1, STEPS + 1)]
-    assert [checkpoint.step for checkpoint in checkpoints] == [STEPS, STEPS - 4, STEPS - 8]
+    best = min((entry["valid_loss"], entry["step"]) for entry in metrics if "valid_loss" in entry)[1]
+    newest_and_best = {STEPS, STEPS - 4, STEPS - 8, best}
+    assert [checkpoint.step for checkpoint in checkpoints] == sorted(newest_and_best, reverse=True)
     assert row.resume_blob_key is None
     assert row.trained_tokens == sum(entry["tokens"] for entry in metrics)

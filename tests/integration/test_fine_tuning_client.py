@@ -24,6 +24,7 @@ from services.generation.engine import Engine
 from services.generation.resolving import resolve
 from services.generation.routes import router as generation
 from services.training import quantisation, repository, training_run
+from services.training.answers import CheckpointMetrics
 from services.training.child import run_child
 from services.training.errors import TrainingChildStopped
 from services.training.handlers import JOB_HANDLERS, RELEASE_HANDLERS
@@ -163,6 +164,7 @@ def test_a_job_from_its_files_to_its_models(
     assert [entry["step"] for entry in metrics if "valid_loss" in entry] == [12, 24, 36, 48]
     assert metrics[-1]["full_valid_loss"] == metrics[-1]["valid_loss"]
     assert all(0 <= entry["train_mean_token_accuracy"] <= 1 for entry in metrics)
+    assert all(entry["tokens_per_second"] == entry["tokens"] / entry["seconds"] for entry in metrics)
 
     checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
     assert [checkpoint.step_number for checkpoint in checkpoints] == [48, 36, 24]
@@ -466,6 +468,27 @@ def test_keeps_an_old_checkpoint_while_a_job_goes_on_from_it(
     assert [checkpoint(step) for step in (2, 3, 4, 5)] == [[], [], [], ["key 2"]]
     client.fine_tuning.jobs.cancel(going_on.id)
     assert checkpoint(6) == ["key 3", "key 1"]
+
+
+def test_keeps_the_best_checkpoint_of_a_job_that_is_cancelled(
+    client: openai.OpenAI, parts: Wiring, project_id: str
+) -> None:
+    job = client.fine_tuning.jobs.create(model="tiny", training_file=upload(client, sums(2)))
+
+    def checkpoint(step: int, loss: float) -> list[str]:
+        row = CheckpointRow(id=f"{job.id}:{step}", project_id=project_id, job_id=job.id, step=step)
+        row.model_id, row.base_model, row.blob_key = f"ft:tiny:p::{step}", "tiny", f"key {step}"
+        row.metrics = dict.fromkeys(CheckpointMetrics.model_fields) | {"step": step, "valid_loss": loss}
+        with parts.database.transaction(project_id) as session:
+            return repository.record_checkpoint(session, row)
+
+    dropped = [checkpoint(step, loss) for step, loss in enumerate([3.0, 1.0, 2.0, 2.5, 2.2, 2.1], start=1)]
+    assert dropped == [[], [], [], ["key 1"], [], ["key 3"]]
+    client.fine_tuning.jobs.cancel(job.id)
+    left = list(client.fine_tuning.jobs.checkpoints.list(job.id, limit=2))
+    assert [one.step_number for one in left] == [6, 5, 4, 2]
+    assert client.models.retrieve("ft:tiny:p::2").id == "ft:tiny:p::2"
+    assert checkpoint(7, 0.9) == ["key 4", "key 2"], "a better one takes its place"
 
 
 def test_refuses_to_steer_a_job_where_that_makes_no_sense(

@@ -111,6 +111,7 @@ def test_diagnoses_a_run_and_trains_again_with_the_remedy(
     )
     assert tried["valid_loss"] > 0
     assert tried["comparable"]
+    assert tried["found_again"] is False
 
 
 def test_forgetting_is_counted_from_where_the_job_began(
@@ -127,6 +128,32 @@ def test_forgetting_is_counted_from_where_the_job_began(
     first, second = general
     assert abs(first["after"] - first["before"]) > 0.01
     assert second["before"] == pytest.approx(first["after"], abs=1e-3)
+
+
+def test_a_remedy_for_forgetting_is_scored_again_on_the_general_questions(
+    client: TestClient, training_wiring: Wiring, project_id: str
+) -> None:
+    """Seen by the same measure that the verdict was by, whatever the validation loss did."""
+    train = chats(training_wiring, project_id, ["0" * 8] * 16)
+    validation = chats(training_wiring, project_id, ["0" * 8] * 4)
+    harsh = QUICK | {"max_steps": 20, "epochs": 20, "learning_rate": 0.05, "patience": None}
+    job = ask(client, "POST", "", model="tiny", recipe=harsh, training_file=train, validation_file=validation, seed=3)
+    runner = JobRunner(training_wiring, JOB_HANDLERS, worker="test")
+    assert runner.run(project_id, job["id"]) == "succeeded"
+    again = ask(client, "POST", f"/{job['id']}/remedy", verdict="forgetting")
+    (waits,) = ask(client, "GET", f"/{job['id']}/diagnosis")["remedies"]
+    assert (waits["general_ability"], waits["found_again"]) == (None, None)
+    assert runner.run(project_id, again["id"]) == "succeeded"
+
+    found = ask(client, "GET", f"/{job['id']}/diagnosis")
+    (tried,) = found["remedies"]
+    first, now = found["general_ability"], tried["general_ability"]
+    assert first["after"] - first["before"] >= 0.25
+    assert now["before"] == pytest.approx(first["before"], abs=1e-3)
+    assert now["after"] < first["after"]
+    remedied = ask(client, "GET", f"/{again['id']}/diagnosis")
+    assert now == remedied["general_ability"]
+    assert tried["found_again"] == ("forgetting" in [one["verdict"] for one in remedied["findings"]])
 
 
 def test_forecasts_from_runs_on_smaller_shares(client: TestClient, training_wiring: Wiring, project_id: str) -> None:

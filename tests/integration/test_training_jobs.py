@@ -39,6 +39,7 @@ from shared.jobs.runner import JobRunner
 from shared.messages import OrderTraining
 from shared.prompt_format import PromptSpec
 from shared.settings import Settings
+from shared.storage import Storage
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
 from tests.conftest import make_project
@@ -590,6 +591,37 @@ def test_a_full_disk_of_the_worker_is_named_and_tried_again(
     assert runner.run(project_id, job_id) == "queued", "it goes on from its last state once there is room"
     with database.transaction(project_id) as session:
         jobs.cancel(session, job_id)
+
+
+def test_a_disk_that_is_full_for_the_adapter_alone_is_named_and_tried_again(
+    client: TestClient,
+    runner: JobRunner,
+    database: Database,
+    project_id: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Storage.staged_folder
+
+    def full(storage: Storage, project: str, folder: Path) -> Any:
+        if folder.name == "output":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return stage(storage, project, folder)
+
+    monkeypatch.setattr(Storage, "staged_folder", full)
+    job_id = create(client, dataset=add_dataset(database, project_id))["id"]
+    folder = home / "work" / "training" / job_id
+    assert runner.run(project_id, job_id) == "queued"
+    assert (folder / "states").is_dir(), "it goes on from its last state once there is room"
+    with database.transaction(project_id) as session:
+        session.execute(
+            sa.text("UPDATE jobs SET attempt = max_attempts - 1, run_after = now() WHERE id = :id"), {"id": job_id}
+        )
+    assert runner.run(project_id, job_id) == "failed"
+    error = show(client, job_id)["error"]
+    assert error["code"] == "disk_full"
+    assert "Free some space" in error["message"]
+    assert not folder.exists()
 
 
 def test_estimates_a_job_before_its_first_step(

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.retrieval.embedder_reach import reach
 from services.retrieval.embedding.sentence_encoder import SentenceEncoder
 from shared.compute import ComputeShare
 
@@ -40,3 +41,7 @@ def test_counts_tokens_and_reads_as_many_as_it_says(encoder: SentenceEncoder) ->
     exact, longer, shorter = encoder.embed([full, full + "dog", "cat " * (encoder.most_tokens - 1) + "dog"])
     assert np.allclose(exact, longer, atol=1e-5)
     assert not np.allclose(exact, shorter, atol=1e-4)
+
+
+def test_reads_as_many_as_its_folder_tells_the_door(encoder: SentenceEncoder, embedder_dir: Path) -> None:
+    assert reach(embedder_dir.parent, embedder_dir.name) == encoder.most_tokens

@@ -9,7 +9,14 @@ from services.training.recipe import Recipe
 from tests.factories.general_model import general_model
 from tests.factories.sick_runs import ILLNESSES, run
 
-SLICE = ("healthy, and some dropout", "learning rate 0.1", "24 examples", "against what was known")
+SLICE = (
+    "healthy, and some dropout",
+    "healthy, label smoothing 0.1 and some dropout",
+    "learning rate 0.1",
+    "label smoothing 0.5",
+    "24 examples",
+    "against what was known",
+)
 
 
 @pytest.mark.parametrize("name", SLICE)
@@ -17,7 +24,8 @@ def test_names_the_sickness_and_leaves_the_healthy_alone(name: str, tmp_path: Pa
     facts = run(general_model(), tmp_path, ILLNESSES[name], seed=1)
     found = diagnose(facts)
     assert found.verdict == ILLNESSES[name].verdict
-    assert not found.not_judged
+    assert all("with label smoothing" in reason for reason in found.not_judged)
+    assert bool(found.not_judged) == bool(facts.recipe.label_smoothing and facts.recipe.dropout)
     for finding in found.findings:
         assert finding.evidence
         remedied = Recipe.from_differences(facts.recipe.model_dump() | dict(finding.remedy))

@@ -1,5 +1,6 @@
 """What training computes equals what the plain libraries compute for each example alone."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from peft import PeftModel
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from services.training.errors import AdapterMismatch, InvalidTrainingFile, NoTrainingExamples
+from services.training.errors import AdapterMismatch, InvalidRecipe, InvalidTrainingFile, NoTrainingExamples
 from services.training.lora.adapter import Adapter, attach, load_weights, save_for_peft, shape_of
 from services.training.lora.attention import FusedAttention
 from services.training.lora.base_model import BaseModel, prepare
@@ -16,6 +17,7 @@ from services.training.lora.examples import Row, tokenize
 from services.training.lora.objectives import Supervised, flat, score_set
 from services.training.lora.packing import Pack, TokenExample, pack, split_batch
 from services.training.lora.scoring import score_pack
+from services.training.lora.tuned import make_trainable
 from services.training.recipe import Recipe
 from tests.factories.tiny_model import make_tiny_model
 
@@ -204,8 +206,31 @@ def test_targets_choose_layers_by_name(folder: Path) -> None:
     assert {path.rpartition(".")[2] for path in some.layers} == {"q_proj", "v_proj"}
     every = attach(ours(folder).whole, Recipe(rank=2))
     assert len(every.layers) == 2 * 7
-    with pytest.raises(AdapterMismatch, match="no linear layer"):
-        attach(ours(folder).whole, Recipe(targets=("nonsense",)))
+
+
+@pytest.mark.parametrize(
+    ("targets", "named"),
+    [(("q_porj",), "q_porj"), (("q_proj", "q_porj", "v_proj", "up"), "q_porj, up"), ((), "no layer")],
+)
+def test_refuses_targets_that_the_base_model_has_not(folder: Path, targets: tuple[str, ...], named: str) -> None:
+    with pytest.raises(InvalidRecipe) as refused:
+        attach(ours(folder).whole, Recipe(targets=targets))
+    assert refused.value.param == "recipe.targets"
+    assert f"asks for {named}, but" in refused.value.message
+    every = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    assert refused.value.message.endswith(f"linear layers are {every}.")
+
+
+def test_names_the_adapter_to_continue_from_where_its_targets_do_not_fit(folder: Path, tmp_path: Path) -> None:
+    """Those of an uploaded adapter may be whole names, which a recipe's are not."""
+    adapter = attach(ours(folder).whole, Recipe(rank=4))
+    save_for_peft(tmp_path, adapter, adapter.tensors(), "tiny")
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    whole_name = config | {"target_modules": ["model.layers.0.mlp.up_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(whole_name))
+    with pytest.raises(AdapterMismatch, match="up_proj, but the base model") as refused:
+        make_trainable(ours(folder), Recipe().model_copy(update=shape_of(tmp_path)), tmp_path)
+    assert refused.value.param == "init_adapter"
 
 
 def test_a_completion_is_the_answer_and_the_end_of_turn(folder: Path) -> None:

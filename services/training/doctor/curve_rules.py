@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from services.training.doctor.facts import Facts
+from services.training.doctor.facts import Facts, Validation
 from services.training.doctor.findings import Evidence, Finding
-from services.training.doctor.measures import ending, gradient_collapse, highest_rise, levelling, parts
+from services.training.doctor.measures import ending, gradient_collapse, highest_rise, left, levelling
 from services.training.doctor.rules import SURE, rounded
 from services.training.errors import NonFiniteLoss
 from services.training.recipe import ONLY_ADAPTERS, Recipe
@@ -25,6 +25,10 @@ _MOST_LEFT = 0.5
 """Share of the start's loss that is left from which a run counts as having learned little."""
 _NOISE_SHARE = 0.1
 """Share of the loss in training that is only dropout's and its like's doing."""
+_SMOOTHED_AWAY = 0.25
+"""Nats of plain loss from which smoothing is heavy: exp(0.25), 28 % more surprised by each token; 0.22 and more."""
+_SMOOTHED_SHARE = 0.5
+"""Share of the plain loss that smoothing has to account for, or it may be what cannot be known."""
 _SHRINKAGE = 0.5
 """Nats by which decay alone would shrink every weight in the run: exp(-0.5) leaves 61 %."""
 _SOME_LEFT = 0.1
@@ -102,34 +106,28 @@ def underfitting(facts: Facts) -> Finding | None:
 
 
 def over_regularised(facts: Facts) -> Finding | None:
-    """Noise or decay, not a lack of steps, keeps the training loss up, and nothing is learned by heart."""
+    """Noise, decay or smoothing, not a lack of steps, keeps the plain training loss up, and nothing is learned by
+    heart."""
     if not facts.validations or not facts.validations[-1].measured_alike:
         return None
-    last, recipe = facts.validations[-1], facts.recipe
-    noisy = ending(facts, last.step)
-    noise = (noisy.loss - last.train_loss) / noisy.loss
-    shrinkage = float(facts.rates.sum()) * recipe.weight_decay
-    beyond_chance = noisy.loss - last.train_loss >= SURE * math.hypot(noisy.error, last.train_error)
-    noise_is_it = beyond_chance and noise >= _NOISE_SHARE and (recipe.dropout > 0 or bool(recipe.neftune_alpha))
-    much_left = last.train_loss >= _SOME_LEFT * facts.start_loss
-    nothing_to_prevent = last.gap < SURE * last.gap_error
-    if not much_left or not nothing_to_prevent or not (noise_is_it or shrinkage >= _SHRINKAGE):
+    last = facts.validations[-1]
+    if last.gap >= SURE * last.gap_error:
         return None
-    remedy = {"dropout": 0.0, "neftune_alpha": 0.0, "weight_decay": min(0.01, recipe.weight_decay)}
-    return Finding(
-        "over_regularised",
-        f"The loss with the training's noise is {noisy.loss:.2f}, without it {last.train_loss:.2f}, and unseen "
-        f"examples are no worse than learned ones ({last.valid_loss:.2f}): there is nothing to regularise against.",
-        (
-            Evidence("share of the training loss that is noise", noise, _NOISE_SHARE, (noisy.first, noisy.last)),
-            Evidence("log shrinkage of the weights by decay", shrinkage, _SHRINKAGE),
-            Evidence(
-                "validation loss less training loss, nats", last.gap, SURE * last.gap_error, (last.step, last.step)
-            ),
-        ),
-        _fitting(recipe, remedy),
-        "Weaken what holds the model back.",
-    )
+    for found in (_held_by_noise(facts, last), _held_by_decay(facts, last), _held_by_smoothing(facts, last)):
+        if found is not None:
+            summary, evidence, remedy = found
+            gap = Evidence(
+                "validation loss less training loss, nats", last.gap, SURE * last.gap_error, (last.step,) * 2
+            )
+            return Finding(
+                "over_regularised",
+                f"{summary} Learned examples are at {last.train_loss:.2f}, and unseen ones are no worse "
+                f"({last.valid_loss:.2f}): there is nothing to regularise against.",
+                (*evidence, gap),
+                _fitting(facts.recipe, remedy),
+                "Weaken what holds the model back.",
+            )
+    return None
 
 
 def too_little_data(facts: Facts) -> Finding | None:
@@ -213,17 +211,73 @@ def _fitting(recipe: Recipe, remedy: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in remedy.items() if recipe.tune != "full" or name not in ONLY_ADAPTERS}
 
 
+_Held = tuple[str, tuple[Evidence, ...], dict[str, Any]]
+"""What holds a model back, in words, by what numbers, and the recipe without it."""
+
+
+def _held_by_noise(facts: Facts, last: Validation) -> _Held | None:
+    """Whether dropout or NEFTune make the loss in training much higher than the plain one of learned examples.
+
+    A smoothed loss is higher than the plain one without any harm, by more than such noise, so there it tells nothing.
+    """
+    recipe, noisy = facts.recipe, ending(facts, last.step)
+    if recipe.label_smoothing or not (recipe.dropout or recipe.neftune_alpha):
+        return None
+    noise = noisy.loss - last.train_loss
+    share = noise / noisy.loss
+    if noise < SURE * math.hypot(noisy.error, last.train_error) or share < _NOISE_SHARE or not _much_left(facts, last):
+        return None
+    summary = f"The loss with the training's noise is {noisy.loss:.2f}, without it {last.train_loss:.2f}."
+    evidence = Evidence("share of the training loss that is noise", share, _NOISE_SHARE, (noisy.first, noisy.last))
+    return summary, (evidence,), _loosened(recipe)
+
+
+def _held_by_decay(facts: Facts, last: Validation) -> _Held | None:
+    shrinkage = float(facts.rates.sum()) * facts.recipe.weight_decay
+    if shrinkage < _SHRINKAGE or not _much_left(facts, last):
+        return None
+    summary = f"Decay alone shrinks the weights to {math.exp(-shrinkage):.0%} in this run."
+    return summary, (Evidence("log shrinkage of the weights by decay", shrinkage, _SHRINKAGE),), _loosened(facts.recipe)
+
+
+def _held_by_smoothing(facts: Facts, last: Validation) -> _Held | None:
+    """Whether label smoothing alone accounts for what is left of the plain loss of learned examples, and that is much.
+
+    Where most of the loss is above what smoothing asks for, it may as well be what cannot be known.
+    """
+    gain = min(facts.smoothing_asks, last.train_loss)
+    if gain < _SMOOTHED_AWAY or gain < _SMOOTHED_SHARE * last.train_loss:
+        return None
+    smoothing = facts.recipe.label_smoothing
+    summary = (
+        f"With label_smoothing {smoothing:g} the training gives the right token {1 - smoothing:.0%} at most, which "
+        f"alone costs {facts.smoothing_asks:.2f} nats of plain loss."
+    )
+    evidence = (
+        Evidence("plain training loss that smoothing asks for, nats", gain, _SMOOTHED_AWAY, (last.step,) * 2),
+        Evidence("its share of the plain training loss", gain / last.train_loss, _SMOOTHED_SHARE, (last.step,) * 2),
+    )
+    return summary, evidence, {"label_smoothing": 0.0}
+
+
+def _much_left(facts: Facts, last: Validation) -> bool:
+    return last.train_loss - facts.smoothing_asks >= _SOME_LEFT * facts.start_loss
+
+
+def _loosened(recipe: Recipe) -> dict[str, Any]:
+    return {"dropout": 0.0, "neftune_alpha": 0.0, "weight_decay": min(0.01, recipe.weight_decay)}
+
+
 def _still_linear(facts: Facts) -> tuple[Evidence, Evidence] | None:
     """Evidence that a finished run had learned little and had not, beyond chance, begun to level off."""
     if not facts.ended or len(facts.losses) < _FEWEST_STEPS:
         return None
-    found, last = levelling(facts), parts(facts, 3)[-1]
-    left = last.loss / facts.start_loss
-    if found is None or found.certain or left < _MOST_LEFT:
+    found, remaining = levelling(facts), left(facts)
+    if found is None or found.certain or remaining is None or remaining.share < _MOST_LEFT:
         return None
     return (
-        Evidence("gain per learning rate, end against beginning", found.share, 0.5, (1, last.last)),
-        Evidence("share of the start's loss that is left", left, _MOST_LEFT, (last.first, last.last)),
+        Evidence("gain per learning rate, end against beginning", found.share, 0.5, (1, len(facts.losses))),
+        Evidence("share of the start's loss that is left", remaining.share, _MOST_LEFT, remaining.steps),
     )
 
 
@@ -250,14 +304,17 @@ def _collapsed(facts: Facts) -> tuple[str, Evidence] | None:
     """Whether gradients vanished while the loss stayed."""
     if len(facts.losses) < _FEWEST_STEPS:
         return None
-    collapse, last = gradient_collapse(facts), parts(facts, 3)[-1]
-    if collapse > _COLLAPSED or last.loss < _SOME_LEFT * facts.start_loss:
+    remaining = left(facts)
+    if remaining is None or remaining.share < _SOME_LEFT:
+        return None
+    collapse = gradient_collapse(facts, remaining)
+    if collapse > _COLLAPSED:
         return None
     summary = (
-        f"The gradients vanished while the training loss stayed at {last.loss:.2f}: the first large steps threw the "
-        "weights where nothing depends on them any more."
+        f"The gradients vanished while {remaining.loss:.2f} nats of the training loss were left: the first large steps "
+        "threw the weights where nothing depends on them any more."
     )
-    return summary, Evidence("gradient norm left, over loss left", collapse, _COLLAPSED, (last.first, last.last))
+    return summary, Evidence("gradient norm left, over loss left", collapse, _COLLAPSED, remaining.steps)
 
 
 CURVE_RULES: tuple[Callable[[Facts], Finding | None], ...] = (

@@ -7,6 +7,7 @@ from services.training.doctor.curve_rules import CURVE_RULES
 from services.training.doctor.facts import Facts
 from services.training.doctor.findings import Finding
 from services.training.doctor.forecast import Forecast
+from services.training.doctor.measures import left
 from services.training.doctor.rules import DATA_RULES, MODEL_RULES
 
 Otherwise = Literal["healthy", "too_early", "interrupted", "not_validated"]
@@ -40,6 +41,14 @@ def diagnose(facts: Facts) -> Diagnosis:
     return Diagnosis(findings, tuple(_not_judged(facts)), _otherwise(facts), facts.forecast)
 
 
+def finds(facts: Facts, verdict: str) -> bool | None:
+    """Whether the run's diagnosis has this verdict; None before the run's end, and where what forgetting is judged by
+    was not measured."""
+    if not facts.ended or (verdict == "forgetting" and (facts.probed is None or facts.probed.change_error is None)):
+        return None
+    return any(finding.verdict == verdict for finding in diagnose(facts).findings)
+
+
 def _otherwise(facts: Facts) -> Otherwise:
     if not facts.ended:
         return "interrupted" if facts.over else "too_early"
@@ -55,6 +64,13 @@ def _not_judged(facts: Facts) -> list[str]:
         reasons.append("overfitting, too little data and leaks: nothing was validated yet")
     elif not facts.validations[-1].measured_alike:
         reasons.append("over-regularisation: this run did not measure its training loss without dropout")
+    elif facts.recipe.label_smoothing and (facts.recipe.dropout or facts.recipe.neftune_alpha):
+        reasons.append(
+            "over-regularisation by dropout or NEFTune: with label smoothing the training loss is higher than the "
+            "plain one anyway"
+        )
+    if facts.ended and facts.recipe.label_smoothing and left(facts) is None:
+        reasons.append("whether it ended too early: the plain loss, without label smoothing, was not measured")
     if facts.probed is None:
         reasons.append("forgetting: general questions were not scored after the run")
     return reasons

@@ -133,6 +133,14 @@ class Facts:
         """Before much was learned: the median of the first five steps' losses, as single batches differ."""
         return float(np.median(self.losses[:FIRST]))
 
+    @property
+    def smoothing_asks(self) -> float:
+        """Nats of plain loss that label smoothing asks for: its target gives a known answer's token only 1 - s.
+
+        Also the most that a model gives up anywhere by mixing a share s of the even distribution into its own.
+        """
+        return -math.log1p(-self.recipe.label_smoothing)
+
 
 def _validations(steps: list[Mapping[str, Any]], losses: Curve) -> Iterable[Validation]:
     before = 0

@@ -8,7 +8,7 @@ from services.training import repository
 from services.training.doctor import repository as records
 from services.training.doctor.diagnosis import diagnose
 from services.training.doctor.errors import HyperparametersNotChosen, NothingToRemedy
-from services.training.doctor.schemas import diagnosis_object
+from services.training.doctor.schemas import diagnosis_object, remedy_object
 from services.training.handlers import NewTrainingJob, create_fine_tuning_job
 from services.training.recipe import Recipe
 from services.training.settings import TrainingSettings
@@ -26,18 +26,16 @@ def diagnosis_of(session: Session, job_id: str) -> dict[str, Any]:
     row, job = repository.get_job(session, job_id)
     own = records.validation_examples(session, job_id)
     tried = [
-        {
-            "fine_tuning_job_id": other.id,
-            "verdict": note["verdict"],
-            "recipe": note["recipe"],
-            "status": other_job.status,
-            "valid_loss": records.best_valid_loss(session, other.id),
-            "comparable": records.validation_examples(session, other.id) == own,
-        }
+        remedy_object(
+            other.id,
+            other_job.status,
+            note,
+            records.facts(session, other, other_job),
+            comparable=records.validation_examples(session, other.id) == own,
+        )
         for note, other, other_job in records.remedies(session, job_id)
     ]
-    found = diagnose(records.facts(session, row, job))
-    return diagnosis_object(row.id, job.status, found, records.best_valid_loss(session, row.id), tried)
+    return diagnosis_object(row.id, job.status, records.facts(session, row, job), tried)
 
 
 def start_remedy(

@@ -48,6 +48,15 @@ class Levelling:
         return self.late - self.straight / 2 < -_SURE_ENOUGH * self.error
 
 
+@dataclass(frozen=True)
+class Left:
+    """What is left to learn at the end, in nats and as a share of the start's loss, and the steps that say so."""
+
+    loss: float
+    share: float
+    steps: tuple[int, int]
+
+
 def parts(facts: Facts, count: int) -> list[Part]:
     """The run in parts of equal learning rate spent, so that a schedule's slow end does not look like a plateau."""
     spent = np.cumsum(facts.rates)
@@ -67,15 +76,34 @@ def levelling(facts: Facts) -> Levelling | None:
     return Levelling(middle.loss - last.loss, (first.loss - middle.loss) * ratio, error)
 
 
-def gradient_collapse(facts: Facts) -> float:
-    """The gradient norm's share of its first steps', over the loss's share: both medians.
+def left(facts: Facts) -> Left | None:
+    """The loss of the last of three parts; of a smoothed run the plain loss beyond what smoothing asks for, and None
+    until that was measured.
+
+    The smoothed loss has a floor that no step can lower. The start has no plain loss, and its smoothed one is higher,
+    so a smoothed run's share errs towards little being left.
+    """
+    if not facts.recipe.label_smoothing:
+        last = parts(facts, 3)[-1]
+        return Left(last.loss, last.loss / facts.start_loss, (last.first, last.last))
+    if not facts.validations or not facts.validations[-1].measured_alike:
+        return None
+    validation = facts.validations[-1]
+    loss = max(0.0, validation.train_loss - facts.smoothing_asks)
+    return Left(loss, loss / facts.start_loss, (validation.step, validation.step))
+
+
+def gradient_collapse(facts: Facts, remaining: Left) -> float:
+    """The gradient norm's share of its first steps', over the loss's share: both medians, except of a smoothed run,
+    of whose loss that is taken which is left to learn.
 
     A run that learns has less gradient as it has less loss, and one that meets what cannot be known keeps every batch's
     own; where gradients vanish and the loss stays, the weights were thrown where nothing depends on them any more.
     """
     last = slice(-window(facts), None)
-    norms = np.median(facts.norms[last]) / np.median(facts.norms[:FIRST])
-    return float(norms / (np.median(facts.losses[last]) / facts.start_loss))
+    smoothed = facts.recipe.label_smoothing > 0
+    losses = remaining.share if smoothed else np.median(facts.losses[last]) / facts.start_loss
+    return float(np.median(facts.norms[last]) / np.median(facts.norms[:FIRST]) / losses)
 
 
 def window(facts: Facts) -> int:

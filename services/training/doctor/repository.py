@@ -44,12 +44,6 @@ def remedies(session: Session, job_id: str) -> list[tuple[Mapping[str, Any], Tra
     return [(note, *repository.get_job(session, note["remedy"])) for note in _told(session, job_id, "remedy")]
 
 
-def best_valid_loss(session: Session, job_id: str) -> float | None:
-    """Of the run's validation passes, None without one."""
-    losses = [step["valid_loss"] for step in repository.metrics(session, job_id) if "valid_loss" in step]
-    return min(losses, default=None)
-
-
 def validation_examples(session: Session, job_id: str) -> int | None:
     """How many the run validates with; None before it has begun. Losses on other examples do not compare."""
     started = _told(session, job_id, "total_steps")

@@ -53,11 +53,13 @@ def truncated_answers(facts: Facts) -> Finding | None:
 
 
 def forgetting(facts: Facts) -> Finding | None:
-    """The loss on general questions rose, by more than chance and by enough to matter."""
+    """The loss on general questions rose, by more than chance, by enough to matter, and by more than a model that
+    forgets nothing gives up for label smoothing."""
     probed = facts.probed
     if probed is None or probed.change_error is None:
         return None
-    rise, limit = probed.after - probed.before, max(_FORGOTTEN_SHARE, SURE * probed.change_error)
+    rise = probed.after - probed.before
+    limit = facts.smoothing_asks + max(_FORGOTTEN_SHARE, SURE * probed.change_error)
     if rise < limit:
         return None
     ratio = facts.recipe.replay_ratio

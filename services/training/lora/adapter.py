@@ -11,7 +11,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from services.training.errors import AdapterMismatch
+from services.training.errors import AdapterMismatch, InvalidRecipe
 from services.training.lora.attention import fuse_attention
 from services.training.lora.base_model import PACKED
 from services.training.lora.layers import DoraLinear, LoraLinear, LoraShape
@@ -129,8 +129,16 @@ def save_for_peft(folder: Path, adapter: Adapter, weights: dict[str, Tensor], ba
 def _targets(model: Any, wanted: str | tuple[str, ...]) -> list[tuple[str, nn.Linear]]:
     head = model.get_output_embeddings()
     linears = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head]
-    if not isinstance(wanted, str):
-        linears = [(path, linear) for path, linear in linears if path.rpartition(".")[2] in wanted]
     if not linears:
-        raise AdapterMismatch(f"The base model has no linear layer named {wanted!r}.", param="recipe.targets")
-    return linears
+        raise AdapterMismatch("The base model has no linear layer that takes an adapter.", param="recipe.targets")
+    if isinstance(wanted, str):
+        return linears
+    names = {path.rpartition(".")[2] for path, _ in linears}
+    unmatched = ", ".join(name for name in wanted if name not in names)
+    if unmatched or not wanted:
+        raise InvalidRecipe(
+            f"targets asks for {unmatched or 'no layer'}, but the base model's linear layers are "
+            f"{', '.join(sorted(names))}.",
+            param="recipe.targets",
+        )
+    return [(path, linear) for path, linear in linears if path.rpartition(".")[2] in wanted]

@@ -51,8 +51,8 @@ def load_base(
 
     With `spread_later` the weights wait in main memory, as the device may have no room for all of them.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    device = device_here()
+    dtype = computing_type(device)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     options = four_bits.loading_options(dtype) | {"device_map": {"": device}} if tune == "qlora" else {}
     whole = AutoModelForCausalLM.from_pretrained(
@@ -88,6 +88,16 @@ def prepare(whole: Any, tokenizer: Any, *, frozen: bool = True, device: torch.de
         device=device,
         forward_pass=ForwardPass(whole),
     )
+
+
+def device_here() -> torch.device:
+    """Where a model is computed on this machine."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def computing_type(device: torch.device) -> torch.dtype:
+    """The type that a model is loaded in and computed with."""
+    return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from services.training.domain import kept_checkpoints
 from services.training.errors import NonFiniteLoss
-from services.training.lora import explosion, last_good, memory, states, whole_folders
+from services.training.lora import explosion, generators, last_good, memory, states, whole_folders
 from services.training.lora.base_model import BaseModel
 from services.training.lora.objectives import Objective, score_set
 from services.training.lora.packing import Group, split_batch
@@ -29,8 +30,6 @@ from services.training.pace import Pace
 from services.training.recipe import Recipe
 
 _REMEDY = "Lower the learning rate or lengthen the warm-up, and look at the step's examples."
-_KEPT_CHECKPOINTS = 3
-"""As many as stay usable when the job is done: the worker may be so far behind."""
 _CHECKPOINT_METRICS = (
     "step",
     "train_loss",
@@ -123,9 +122,7 @@ class Training:
         self.tuned.load(found.tensors["weights"])
         self.best = found.tensors.get("best", {})
         self._load_moments(found.tensors["optimizer"], found.values["progress"]["step"])
-        random = found.tensors["random"].get(_generator(self.ranks.rank))
-        if random is not None:  # a rank that the state knows nothing of draws as at its start
-            torch.set_rng_state(random)
+        generators.restore(self.model.device, self.ranks.rank, found.tensors["random"])
         self.progress = Progress(**found.values["progress"])
         self.history = found.values["history"]
         self.differs = differences(found.made_with, self._surroundings())
@@ -171,11 +168,10 @@ class Training:
 
     def save(self) -> None:
         """Write the state of this moment and say so; every rank has to come."""
-        generators = self.ranks.gather(torch.get_rng_state())
+        random = generators.gathered(self.model.device, self.ranks)
         if not self.ranks.gathers:
             return
         began = time.perf_counter()
-        random = {_generator(rank): state for rank, state in enumerate(generators)}
         moments = {
             f"{name}.{moment}": gathered(self.optimizer.state[parameter][moment])
             for name, parameter in self.parameters.items()
@@ -342,9 +338,15 @@ class Training:
         def fill(folder: Path) -> None:
             self.tuned.save(folder, weights, self.base_model)
 
-        folder = whole_folders.write(self.checkpoint_dir, step, fill, keep=_KEPT_CHECKPOINTS)
+        folder = whole_folders.write(self.checkpoint_dir, step, fill, keep=self._kept_checkpoints)
         self.pace.checkpoint_took(time.perf_counter() - began)
         self._say_checkpoint(folder)
+
+    def _kept_checkpoints(self, steps: list[int]) -> set[int]:
+        """As many as stay usable when the job is done: the worker may be so far behind."""
+        # a step beyond the history is of a run that went further than it could resume from
+        measured = {step: self.history[step - 1].get("valid_loss") for step in steps if step <= len(self.history)}
+        return kept_checkpoints(dict.fromkeys(steps) | measured)
 
     def _say_checkpoint(self, folder: Path) -> None:
         step = whole_folders.step_of(folder)
@@ -362,8 +364,8 @@ class Training:
         for name, parameter in self.parameters.items():
             if f"{name}.exp_avg" in moments:
                 self.optimizer.state[parameter] = {
-                    # fused AdamW keeps its step count as a float tensor
-                    "step": torch.tensor(float(step)),
+                    # fused AdamW keeps its step count as a float tensor, on the parameter's device
+                    "step": torch.tensor(float(step), dtype=torch.float32, device=parameter.device),
                     "exp_avg": scattered(moments[f"{name}.exp_avg"], parameter).to(parameter.device),
                     "exp_avg_sq": scattered(moments[f"{name}.exp_avg_sq"], parameter).to(parameter.device),
                 }
@@ -376,8 +378,3 @@ class Training:
         """What must be equal for a state to belong to this run: how it uses memory may differ."""
         recipe = self.recipe.model_dump(mode="json", exclude={"micro_batch_tokens", "gradient_checkpointing"})
         return {"recipe": recipe, "data_sha256": self.data_sha256}
-
-
-def _generator(rank: int) -> str:
-    """What a state calls a rank's random numbers."""
-    return f"cpu{rank or ''}"

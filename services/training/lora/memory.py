@@ -22,6 +22,11 @@ def peak_bytes(device: torch.device) -> int:
     return _numbers(Path("/proc/self/status")).get("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def taken_bytes(device: torch.device) -> int | None:
+    """What is taken now; None where the system doesn't say."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _own_bytes()
+
+
 def limit_bytes(device: torch.device) -> int | None:
     """The most that this process could take now: what it has and what is free, on the machine or in its container.
 
@@ -29,11 +34,15 @@ def limit_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    own = _numbers(Path("/proc/self/status")).get("VmRSS")
+    own = _own_bytes()
     free = _numbers(Path("/proc/meminfo")).get("MemAvailable")
     if own is None or free is None:
         return None
     return own + min([free, *container_free(_CONTAINER)])
+
+
+def _own_bytes() -> int | None:
+    return _numbers(Path("/proc/self/status")).get("VmRSS")
 
 
 def container_free(root: Path) -> list[int]:

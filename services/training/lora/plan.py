@@ -1,6 +1,12 @@
 """The plan of a run as pure functions of the step: which examples, which learning rate, when to validate and save.
 
 Because nothing here remembers anything, a resumed run needs only its step number to go on where it was.
+
+Batches do not look at lengths, and need not. Elsewhere examples of like length are put into one batch because a batch
+is a rectangle, and the short ones are filled up to the longest. Here a batch is cut into packs (`packing.py`) that lay
+examples end to end: what is computed is their tokens, rounded up to the next 32, however long the longest is. There is
+no padding for sorting to save, and it would have each step learn from short examples alone or from long ones alone, so
+that every gradient leans one way. A plain permutation leans no way.
 """
 
 import math
@@ -74,7 +80,9 @@ class Plan:
 
     @property
     def validates_every(self) -> int:
-        return max(1, round(self.steps_per_epoch / self.recipe.evals_per_epoch))
+        """Steps between validations; a run that ends within its first epoch has that epoch's, spread over its steps."""
+        spread_over = min(self.steps_per_epoch, self.total_steps)
+        return max(1, round(spread_over / self.recipe.evals_per_epoch))
 
     def validates_after(self, step: int) -> bool:
         """Whether validation follows; then the step's weights are also kept as a model of their own."""

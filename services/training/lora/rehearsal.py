@@ -10,6 +10,7 @@ from services.training.lora import memory
 from services.training.lora.loop import Training
 from services.training.lora.objectives import evaluating, flat
 from services.training.lora.packing import Group, pack_size, split_batch
+from services.training.lora.room import foresee
 from services.training.order import Estimated
 
 _TIMED_SCORINGS = 4
@@ -19,8 +20,9 @@ _TIMED_SCORINGS = 4
 def rehearse(training: Training, most_bytes: int | None = None) -> Estimated:
     """What the run will take. Weights, optimiser and random numbers are as before. Every rank has to come.
 
-    Computes the first step's batch twice, the second time by the clock, then the hardest packs of its batches and
-    validations beside all that a run holds, and some of the validation by the clock.
+    Computes two smaller packs, by which it foresees the memory of the hardest and ends there if that is too much. Then
+    the first step's batch twice, the second time by the clock, then the hardest packs of its batches and validations
+    beside all that a run holds, and some of the validation by the clock.
 
     The hardest come last because they do in the run: the heap is then full of the holes that ordinary packs left.
 
@@ -34,6 +36,9 @@ def rehearse(training: Training, most_bytes: int | None = None) -> Estimated:
     torch.set_num_threads(training.share.threads())
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         training.model.whole.train()
+        too_much = _foreseen_too_much(training, trained, most_bytes)
+        if too_much is not None:
+            return too_much
         most = training.recipe.micro_batch_tokens
         first = [*split_batch(ranks.part(batches[0]), most), *ranks.idle(batches[0], most)]
         _compute(training, first)
@@ -46,22 +51,57 @@ def rehearse(training: Training, most_bytes: int | None = None) -> Estimated:
     peak = memory.peak_bytes(device)
     del held
     training.pace.rehearsal_took(trained_rate, scored_rate)
+    return _estimated(training, trained_rate, peak, most_bytes)
+
+
+def _foreseen_too_much(training: Training, trained: Sequence[list[Group]], most_bytes: int | None) -> Estimated | None:
+    """The estimate where the hardest pack would take more memory than there is: to compute it would be the end."""
+    device = training.model.device
+    if memory.taken_bytes(device) is None:
+        return None
+    foreseen = foresee(trained, lambda pack: _held_by(training, pack))
+    if foreseen is None:
+        return None
+    kept = 3 * sum(p.numel() * p.element_size() for p in training.parameters.values())  # as `_held_later`
+    rate = training.ranks.sum([foreseen.seconds_per_token])[0] / training.ranks.size
+    training.pace.rehearsal_took(rate, None)
+    estimate = _estimated(training, rate, foreseen.bytes + kept, most_bytes)
+    too_much = estimate.limit_bytes is not None and estimate.peak_bytes > estimate.limit_bytes
+    return estimate if too_much else None
+
+
+def _held_by(training: Training, pack: list[Group]) -> tuple[int, float]:
+    began = time.perf_counter()
+    loss = training.objective.loss(pack)[0]
+    _wait(training)
+    held = memory.taken_bytes(training.model.device)
+    assert held is not None, "asked before"
+    loss.backward()
+    training.optimizer.zero_grad(set_to_none=True)
+    _wait(training)
+    return held, time.perf_counter() - began
+
+
+def _estimated(training: Training, seconds_per_token: float, peak: int, most_bytes: int | None) -> Estimated:
+    """What the run takes with this peak of memory in this process; its pace knows a rehearsal."""
+    ranks, work = training.ranks, training.workload
     ahead = work.ahead(0)
     left = training.pace.seconds_left(ahead)
     assert left is not None, "a rehearsal is enough to estimate by"
-    own = memory.limit_bytes(device)
+    own = memory.limit_bytes(training.model.device)
     limits = [most_bytes] if most_bytes is not None else []
     if own is not None:
         # ranks of one machine share what is free; the mean is the same for all of them, so that they decide alike
         limits.append(int(ranks.sum([peak])[0] + ranks.sum([own - peak])[0] / ranks.size))
+    batches = [work.batch(step) for step in work.looked_at]
     tokens = sum(training.objective.tokens(group) for batch in batches for group in batch) / len(batches)
     return Estimated(
         total_steps=training.plan.total_steps,
         peak_bytes=int(ranks.sum([peak])[0]),
         limit_bytes=min(limits, default=None),
         seconds=left,
-        tokens_per_second=tokens * training.plan.total_steps / (ahead.trained * trained_rate),
-        longest=_length(longest[-1]),
+        tokens_per_second=tokens * training.plan.total_steps / (ahead.trained * seconds_per_token),
+        longest=max(_length(group) for group in [*training.train, *training.replay]),
     )
 
 

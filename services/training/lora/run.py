@@ -31,6 +31,7 @@ from services.training.lora.probe import Probe
 from services.training.lora.ranks import ALONE, Ranks, joined
 from services.training.lora.reference import cached_reference
 from services.training.lora.rehearsal import rehearse
+from services.training.lora.room import check_weights
 from services.training.lora.sharding import check_shardable
 from services.training.lora.token_cache import cached
 from services.training.lora.tuned import check_start, make_trainable
@@ -84,6 +85,8 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal", ranks: Ranks 
             recipe = recipe.model_copy(update=shape_of(order.init_adapter_dir))
     torch.manual_seed(recipe.seed)
     tell = say if ranks.leads else _say_nothing
+    if not ranks.shards:  # or else no process holds them all
+        check_weights(order.model_dir, recipe, order.most_bytes)
     model = load_base(order.model_dir, recipe.tune, spread_later=ranks.shards)
     training, probe = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop, ranks)
     training.pace.ending_seconds = 0.0 if probe is None else probe.seconds

@@ -20,7 +20,10 @@ def sample_size(examples: int, recipe: Recipe) -> int:
     A forward pass costs a third of a step, so a tenth of the examples between two validations may be scored; 16 even
     where that is more, or the mean would say nothing, and never more than validation examples.
     """
-    between = examples / recipe.evals_per_epoch
+    learned = examples * min(1.0, recipe.epochs)
+    if recipe.max_steps is not None:
+        learned = min(learned, recipe.max_steps * recipe.batch_size)
+    between = learned / recipe.evals_per_epoch
     return min(max(16, round(0.1 * between)), 64, recipe.max_validation_examples)
 
 

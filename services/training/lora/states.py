@@ -30,7 +30,7 @@ def save(root: Path, step: int, state: State) -> Path:
             save_file({key: value.contiguous() for key, value in group.items()}, folder / f"{name}.safetensors")
         (folder / "state.json").write_text(json.dumps(state.values))
 
-    return whole_folders.write(root, step, fill, keep=_KEEP, made_with=state.made_with)
+    return whole_folders.write(root, step, fill, keep=lambda steps: steps[:_KEEP], made_with=state.made_with)
 
 
 def load_newest(root: Path) -> State | None:

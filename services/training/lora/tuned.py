@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from services.training.errors import wrong_start
-from services.training.lora.adapter import attach, load_weights
+from services.training.errors import AdapterMismatch, InvalidRecipe, wrong_start
+from services.training.lora.adapter import Adapter, attach, load_weights
 from services.training.lora.base_model import BaseModel
 from services.training.lora.full import FullWeights, is_model_folder, load_model_weights
 from services.training.lora.sharding import shard
@@ -57,12 +57,22 @@ def make_trainable(model: BaseModel, recipe: Recipe, start: Path | None = None, 
             shard(model)  # before there are float32 copies, so that they are of a part too
         tuned = FullWeights(model)
     else:
-        tuned = attach(model.whole, recipe, fuse=not spread)
+        tuned = _attached(model, recipe, continues=start is not None, fuse=not spread)
         if spread:
             shard(model, beside=[parameter for _, parameter in tuned.named_parameters()])
     if start is not None:
         tuned.load(load_saved(start))
     return tuned
+
+
+def _attached(model: BaseModel, recipe: Recipe, *, continues: bool, fuse: bool) -> Adapter:
+    try:
+        return attach(model.whole, recipe, fuse=fuse)
+    except InvalidRecipe as error:
+        if not continues:
+            raise
+        # the targets are the adapter's, not what the client wrote
+        raise AdapterMismatch(f"The adapter to continue from: {error.message}", param="init_adapter") from error
 
 
 def load_saved(folder: Path) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Folders that are whole or not there: a temporary folder, fsync, a manifest with hashes last, one rename.
 
-One folder a step under a root; only the newest few stay. A folder that is dropped is renamed first, so that whoever
+One folder a step under a root; only some of them stay. A folder that is dropped is renamed first, so that whoever
 reads one and finds it still there afterwards has read all of it.
 """
 
@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -18,11 +18,16 @@ _HIDDEN = (".partial-", ".dropped-")
 
 
 def write(
-    root: Path, step: int, fill: Callable[[Path], None], *, keep: int, made_with: Mapping[str, str] | None = None
+    root: Path,
+    step: int,
+    fill: Callable[[Path], None],
+    *,
+    keep: Callable[[list[int]], Collection[int]],
+    made_with: Mapping[str, str] | None = None,
 ) -> Path:
-    """Have `fill` write the step's files, make them durable, show them under their name at once, drop older folders.
+    """Have `fill` write the step's files, make them durable, show them under their name at once, drop other folders.
 
-    `made_with` goes into the manifest as it is.
+    `keep` answers which of the steps stay, newest first. `made_with` goes into the manifest as it is.
     """
     root.mkdir(parents=True, exist_ok=True)
     target = root / f"step-{step:08}"
@@ -38,8 +43,9 @@ def write(
         raise
     partial.rename(target)
     _flush(root)
-    for folder in newest_first(root)[keep:]:
-        _drop(folder)
+    folders = {step_of(folder): folder for folder in newest_first(root)}
+    for old in folders.keys() - set(keep(list(folders))):
+        _drop(folders[old])
     for prefix in _HIDDEN:
         for leftover in root.glob(f"{prefix}*"):
             shutil.rmtree(leftover)

@@ -112,14 +112,14 @@ def trial_recipe(base: Recipe, params: Mapping[str, Value]) -> Recipe:
     """The recipe of one trial: the base with these values, and what follows from them.
 
     Where rank varies and alpha does not, alpha goes along so that the update's scale stays the base's; else a search
-    over rank would be a second one over learning rate. The epochs are validated at least four times, evenly, and
+    over rank would be a second one over learning rate. The run is validated at least four times, evenly, and
     patience is lengthened by as much.
     """
     fields = base.model_dump() | dict(params)
     if "rank" in params and "alpha" not in params:
         scale = base.alpha / _divisor(base.rank, base.rslora)
         fields["alpha"] = scale * _divisor(fields["rank"], fields["rslora"])
-    more = max(1, math.ceil(VALIDATIONS_A_RUN / (fields["epochs"] * base.evals_per_epoch)))
+    more = max(1, math.ceil(VALIDATIONS_A_RUN / (_sure_epochs(fields) * base.evals_per_epoch)))
     fields["evals_per_epoch"] = min(100, base.evals_per_epoch * more)
     if base.patience is not None:
         fields["patience"] = base.patience * more
@@ -143,6 +143,15 @@ def changes(base: Recipe, other: Recipe) -> dict[str, dict[str, Any]]:
 def base_point(space: Mapping[str, Dimension], base: Recipe) -> dict[str, Value]:
     """The base recipe's own values, where the space holds them: what is tried first."""
     return {name: getattr(base, name) for name, one in space.items() if one.holds(getattr(base, name))}
+
+
+def _sure_epochs(fields: Mapping[str, Any]) -> float:
+    """How many epochs' validations a run has at least, however many its examples are.
+
+    One where `max_steps` may end it within its first epoch, whose validations are then spread over its steps
+    (`Plan.validates_every`).
+    """
+    return 1.0 if fields["max_steps"] is not None else max(1.0, fields["epochs"])
 
 
 def _divisor(rank: int, rslora: bool) -> float:

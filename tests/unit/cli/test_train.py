@@ -11,10 +11,12 @@ from rich.console import Console
 from services.cli.client import JobFailed, sse_messages
 from services.cli.train import _is_training_file, _source, parsed_settings
 from services.cli.watching import TrainingBoard, raise_unless_succeeded
+from services.training.routes import _wanted
+from services.training.schemas import CreateJob
 
 
 def metrics(step: int, **more: Any) -> dict[str, Any]:
-    data = {"step": step, "total_steps": 40, "train_loss": 2.0 / step, "tokens": 500, "seconds": 1.0}
+    data = {"step": step, "total_steps": 40, "train_loss": 2.0 / step, "tokens_per_second": 500.0}
     return {"type": "metrics", "level": "info", "message": f"Step {step}", "data": data | more}
 
 
@@ -46,6 +48,7 @@ def test_reads_settings_as_json_or_words() -> None:
         ('\n{"messages": [{"role": "user", "content": "a"}]}\n', True),
         ('{"input": {}, "preferred_output": [], "non_preferred_output": []}\n', True),
         ('{"question": "a", "answer": "b"}\n', False),
+        ('{"question": "a", "answer": "b", "input": "c"}\n', False),
         ("question,answer\na,b\n", False),
         ("", False),
     ],
@@ -72,6 +75,10 @@ def test_a_terminal_has_a_bar_with_the_newest_figures() -> None:
     assert "loss 0.200, 500 tokens/s, about 30 s left" in said
 
 
+def test_tells_no_speed_where_an_older_job_measured_none() -> None:
+    assert heard(metrics(1, tokens_per_second=None)).splitlines() == ["step 1/40, loss 2.000"]
+
+
 def test_says_why_a_job_failed() -> None:
     with pytest.raises(JobFailed, match=r"ftjob-1 failed: no memory"):
         raise_unless_succeeded("ftjob-1", {"status": "failed", "error": {"message": "no memory"}})
@@ -96,10 +103,46 @@ class Uploads:
         return f"file-{len(self.names)}"
 
 
-def source(data: str | None, corpus: str | None, validation: str | None = None) -> tuple[dict[str, Any], list[str]]:
+def source(
+    data: str | None, corpus: str | None, validation: str | None = None, objective: Any = None
+) -> tuple[dict[str, Any], list[str]]:
     client = Uploads()
     console = Console(file=io.StringIO())
-    return _source(client, console, data, corpus, validation), client.names  # type: ignore[arg-type]
+    return _source(client, console, data, corpus, validation, objective), client.names  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> str:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}\n')
+    return str(path)
+
+
+def test_the_first_row_of_preferences_makes_it_a_dpo_job(pairs: str) -> None:
+    uploaded = {"training_file": "file-1", "validation_file": "file-2"}
+    for objective in (None, "dpo"):
+        assert source(pairs, None, pairs, objective)[0] == {"method": {"type": "dpo"}} | uploaded
+
+
+def test_refuses_preferences_under_another_objective_before_anything_is_uploaded(pairs: str) -> None:
+    with pytest.raises(typer.BadParameter, match="leave objective=supervised out"):
+        source(pairs, None, objective="supervised")
+
+
+@pytest.mark.parametrize("row", ['{"messages": []}', '{"messages": [], "input": "a"}'])
+def test_leaves_the_method_of_all_other_rows_to_the_recipe(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "chats.jsonl"
+    path.write_text(row)
+    assert source(str(path), None, objective="dpo")[0] == {"training_file": "file-1"}
+    assert source("file-a", None, objective="dpo") == ({"training_file": "file-a"}, [])
+    assert source("ds_a", None) == ({"dataset": "ds_a"}, [])
+
+
+def test_what_the_order_says_is_taken_by_the_server(pairs: str) -> None:
+    method = source(pairs, None)[0]["method"]
+    for recipe in ("default", {"base": "gentle", "rank": 8}, {"base": "default", "objective": "dpo"}):
+        body = CreateJob(model="tiny", training_file="file-1", recipe=recipe, method=method)
+        assert _wanted(body).recipe.objective == "dpo"
 
 
 def test_a_corpus_is_a_store_or_a_file_of_texts(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.training.doctor.diagnosis import Diagnosis, diagnose
+from services.training.doctor.diagnosis import Diagnosis, diagnose, finds
 from services.training.doctor.facts import Facts
 from services.training.doctor.forecast import Point, forecast
 from services.training.recipe import Recipe
@@ -24,6 +24,10 @@ def steps(losses: list[float], **at_end: float) -> list[dict[str, Any]]:
 
 def noisy(curve: np.ndarray) -> list[float]:
     return list(curve + np.random.default_rng(0).normal(0, 0.1, len(curve)))
+
+
+def healthy(end: float) -> list[float]:
+    return noisy(end + 3.0 * np.exp(-np.arange(60) / 6))
 
 
 def of(recipe: Recipe, losses: list[float], **at_end: float) -> Diagnosis:
@@ -97,6 +101,95 @@ def test_little_forgetting_and_uncertain_forgetting_are_left_alone() -> None:
     for after, error, said in ((1.6, 0.01, "healthy"), (1.9, 0.2, "healthy"), (1.9, 0.05, "forgetting")):
         probed = PROBED | {"after": after, "change_error": error}
         assert diagnose(Facts.of(Recipe(), {}, curve, probed=probed, ended=True)).verdict == said
+
+
+@pytest.mark.parametrize("noise", [{}, {"dropout": 0.05}, {"neftune_alpha": 5.0}])
+def test_a_smoothed_loss_far_above_the_plain_one_is_no_harm(noise: dict[str, float]) -> None:
+    scored = {"valid_loss": 0.62, "valid_loss_error": 0.05, "train_eval_loss": 0.61, "train_eval_loss_error": 0.05}
+    plain = of(Recipe(**noise), healthy(1.73), **scored)
+    smoothed = of(Recipe(label_smoothing=0.1, **noise), healthy(1.73), **scored)
+    assert plain.verdict == ("over_regularised" if noise else "healthy")
+    assert (smoothed.verdict, smoothed.findings) == ("healthy", ())
+    assert len(smoothed.not_judged) == (1 if noise else 0)
+    assert all("dropout or NEFTune: with label smoothing" in reason for reason in smoothed.not_judged)
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "learned", "unseen", "verdict"),
+    [
+        (0.5, 0.78, 0.80, "over_regularised"),
+        (0.1, 0.12, 0.13, "healthy"),  # light
+        (0.5, 1.90, 1.92, "healthy"),  # most of it may be what cannot be known
+        (0.5, 0.10, 0.11, "healthy"),  # nothing left to gain
+        (0.5, 0.78, 1.60, "healthy"),  # unseen examples are worse: there is something to regularise against
+    ],
+)
+def test_heavy_smoothing_is_named_where_it_alone_keeps_the_plain_loss_up(
+    smoothing: float, learned: float, unseen: float, verdict: str
+) -> None:
+    scored = {"valid_loss": unseen, "valid_loss_error": 0.02, "train_eval_loss": learned, "train_eval_loss_error": 0.02}
+    found = of(Recipe(label_smoothing=smoothing), healthy(3.2), **scored)
+    assert found.verdict == verdict
+    assert [finding.remedy for finding in found.findings] == [{"label_smoothing": 0.0}] * len(found.findings)
+
+
+@pytest.mark.parametrize(("decay", "verdict"), [(1.0, "over_regularised"), (0.5, "healthy")])
+def test_decay_is_named_where_it_alone_would_shrink_the_weights(decay: float, verdict: str) -> None:
+    scored = {"valid_loss": 1.02, "valid_loss_error": 0.05, "train_eval_loss": 1.0, "train_eval_loss_error": 0.05}
+    curve = [step | {"learning_rate": 1e-2} for step in steps(healthy(1.0), **scored)]
+    found = diagnose(Facts.of(Recipe(weight_decay=decay), {}, curve, probed=PROBED, ended=True))
+    assert found.verdict == verdict
+    for finding in found.findings:
+        assert finding.remedy["weight_decay"] == 0.01
+        assert "Decay alone shrinks the weights to 55%" in finding.summary
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_gradients_that_vanish_at_a_smoothed_floor_were_not_thrown_away(smoothing: float) -> None:
+    """The gradient of a run that has learned all is small, and the smoothed loss cannot be."""
+    curve = steps(healthy(0.9), valid_loss=0.14, valid_loss_error=0.02, train_eval_loss=0.11, train_eval_loss_error=0.0)
+    for number, step in enumerate(curve):
+        step["gradient_norm"] = 9.0 * float(np.exp(-number / 6)) + 0.2
+    found = diagnose(Facts.of(Recipe(label_smoothing=smoothing), {}, curve, probed=PROBED, ended=True))
+    assert found.verdict == ("healthy" if smoothing else "learning_rate_too_high")
+
+
+def test_a_smoothed_run_that_moved_little_is_still_named_and_one_without_a_plain_loss_is_not_judged() -> None:
+    falling = noisy(np.linspace(4.6, 4.2, 60))
+    slow = Recipe(label_smoothing=0.1, learning_rate=1e-5)
+    assert of(slow, falling, valid_loss=3.4, train_eval_loss=3.5).verdict == "learning_rate_too_low"
+    unmeasured = of(slow, falling)
+    assert (unmeasured.verdict, unmeasured.findings) == ("not_validated", ())
+    assert any("ended too early: the plain loss" in reason for reason in unmeasured.not_judged)
+
+
+@pytest.mark.parametrize(("learned", "verdict"), [(0.3, "healthy"), (3.0, "underfitting")])
+def test_a_short_smoothed_run_is_underfitted_by_its_plain_loss_only(learned: float, verdict: str) -> None:
+    scored = {"valid_loss": learned + 0.01, "valid_loss_error": 0.05, "train_eval_loss": learned}
+    assert of(Recipe(label_smoothing=0.2), list(np.linspace(4.6, 2.6, 12)), **scored).verdict == verdict
+
+
+@pytest.mark.parametrize(("smoothing", "verdict"), [(0.0, "forgetting"), (0.1, "healthy")])
+def test_what_smoothing_alone_gives_up_on_general_questions_is_not_forgotten(smoothing: float, verdict: str) -> None:
+    curve = steps(healthy(0.9), valid_loss=0.12, train_eval_loss=0.11)
+    probed = PROBED | {"after": 1.5 + 0.3}
+    assert (
+        diagnose(Facts.of(Recipe(label_smoothing=smoothing), {}, curve, probed=probed, ended=True)).verdict == verdict
+    )
+
+
+def test_a_verdict_is_found_again_only_where_it_can_be_told() -> None:
+    curve = steps(noisy(3 * np.exp(-np.arange(40) / 5)), valid_loss=0.1)
+
+    def facts(after: float | None, *, ended: bool = True) -> Facts:
+        probed = None if after is None else PROBED | {"after": after}
+        return Facts.of(Recipe(), {}, curve, probed=probed, ended=ended)
+
+    assert finds(facts(2.5), "forgetting") is True
+    assert finds(facts(1.6), "forgetting") is False
+    assert finds(facts(None), "forgetting") is None
+    assert finds(facts(2.5, ended=False), "forgetting") is None
+    assert finds(facts(None), "overfitting") is False
 
 
 def test_forecasts_what_a_power_law_will_bring_and_doubts_what_is_noise() -> None:

@@ -72,3 +72,5 @@ def test_the_measured_training_examples_are_few() -> None:
     assert sample_size(50, Recipe()) == 16
     assert sample_size(10_000, Recipe()) == 64
     assert sample_size(10_000, Recipe(evals_per_epoch=50)) == 20
+    assert sample_size(10_000, Recipe(evals_per_epoch=2, max_steps=25)) == 20, "of 400 examples that are learned from"
+    assert sample_size(10_000, Recipe(evals_per_epoch=2, epochs=0.05)) == 25

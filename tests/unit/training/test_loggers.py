@@ -36,6 +36,14 @@ def test_tensorboard_reads_every_step_back(tmp_path: Path) -> None:
         (1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)),
     ]  # fmt: skip
     assert [(one.step, one.value) for one in read.Scalars("valid_loss")] == [(3, 0.25)]
+    assert [one.value for one in read.Scalars("tokens_per_second")] == [100.0] * 3, "ten tokens in a tenth of a second"
+
+
+def test_a_step_without_a_measured_time_has_no_speed() -> None:
+    timeless = stepped(1).model_copy(update={"seconds": 0.0})
+    assert timeless.tokens_per_second is None
+    assert "tokens_per_second" not in timeless.figures()
+    assert stepped(1).figures()["tokens_per_second"] == 100.0
 
 
 def test_mlflow_has_one_run_a_job_even_if_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +58,7 @@ def test_mlflow_has_one_run_a_job_even_if_resumed(tmp_path: Path, monkeypatch: p
     assert run.data.tags["model_id"] == "ft:tiny:p::1"
     history = client.get_metric_history(run.info.run_id, "train_loss")
     assert sorted((one.step, one.value) for one in history) == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert [one.value for one in client.get_metric_history(run.info.run_id, "tokens_per_second")] == [100.0] * 3
 
 
 @pytest.mark.parametrize(("end", "status"), [("failed", "FAILED"), ("cancelled", "KILLED")])

@@ -73,6 +73,12 @@ def test_validates_at_the_end_and_evenly() -> None:
     assert [s for s in range(1, 21) if plan.validates_after(s)] == [5, 10, 15, 20]
 
 
+@pytest.mark.parametrize("cut", [{"max_steps": 10}, {"epochs": 0.1}])
+def test_spreads_an_epochs_validations_over_a_run_that_ends_within_it(cut: dict[str, float]) -> None:
+    plan = Plan(Recipe.from_differences({"batch_size": 10, "evals_per_epoch": 2} | cut), 1000)
+    assert [s for s in range(1, plan.total_steps + 1) if plan.validates_after(s)] == [5, 10]
+
+
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 4), st.integers(1, 5))
 def test_knows_how_many_validations_are_still_to_come(examples: int, batch: int, epochs: int, evals: int) -> None:
     plan = Plan(Recipe(batch_size=batch, epochs=epochs, evals_per_epoch=evals), examples)

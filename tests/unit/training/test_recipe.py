@@ -1,6 +1,8 @@
 """Recipes are typed, closed, and small differences from one default."""
 
 import inspect
+import re
+from typing import Any
 
 import pytest
 
@@ -60,6 +62,23 @@ def test_tells_every_field_with_default_bounds_and_reason() -> None:
     assert fields["rank"]["default"] == Recipe().rank
     assert fields["rank"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1024}
     assert Recipe.model_validate({name: field["default"] for name, field in fields.items()}) == Recipe()
+
+
+@pytest.mark.parametrize("field", recipe_fields(), ids=lambda field: str(field["name"]))
+def test_the_reason_of_a_field_is_that_of_the_default_it_has(field: dict[str, Any]) -> None:
+    """No test can tell a good reason; this one tells a default that has none, or that was changed without it."""
+    reason = rf"(?<![\w.,:-])`?({'|'.join(map(re.escape, spoken(field['default'])))})`?(: | is |, the default: )\w+"
+    assert re.search(reason, field["description"]), field["description"]
+
+
+def spoken(default: Any) -> list[str]:
+    """How a description may write a default."""
+    if default is None or isinstance(default, bool):
+        return ["None"] if default is None else ["Off"]
+    if isinstance(default, str):
+        return [default]
+    mantissa, exponent = f"{default:e}".split("e")
+    return [f"{default:g}", f"{default:,g}", f"{100 * default:g} %", f"{float(mantissa):g}e{int(exponent)}"]
 
 
 @pytest.mark.parametrize("name", recipe_names())

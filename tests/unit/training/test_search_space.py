@@ -1,8 +1,11 @@
 """What a search may vary, and the recipe that a point of its space means."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.training.hyperparameters import planned
+from services.training.lora.plan import Plan
 from services.training.recipe import Recipe
 from services.training.search.errors import InvalidSpace
 from services.training.search.space import (
@@ -69,12 +72,40 @@ def test_the_update_keeps_its_scale_when_the_rank_varies() -> None:
     assert rooted.alpha == 16.0  # alpha / √rank stays 2
 
 
-@pytest.mark.parametrize(("epochs", "an_epoch"), [(0.5, 8), (1.0, 4), (3.0, 2), (4.0, 1), (6.0, 1)])
+@pytest.mark.parametrize(("epochs", "an_epoch"), [(0.5, 4), (1.0, 4), (3.0, 2), (4.0, 1), (6.0, 1)])
 def test_every_run_is_validated_at_least_four_times_and_as_patient_as_before(epochs: float, an_epoch: int) -> None:
     recipe = trial_recipe(Recipe(patience=3), {"epochs": epochs})
     assert recipe.evals_per_epoch == an_epoch
     assert recipe.patience == 3 * an_epoch
     assert trial_recipe(Recipe(patience=None), {"epochs": epochs}).patience is None
+
+
+def validated(recipe: Recipe, examples: int) -> list[int]:
+    plan = Plan(recipe, examples)
+    return [step for step in range(1, plan.total_steps + 1) if plan.validates_after(step)]
+
+
+@pytest.mark.parametrize("rows", [700, 5_000, 100_000])
+def test_a_run_that_max_steps_ends_within_its_first_epoch_is_validated_at_both_rungs(rows: int) -> None:
+    assert validated(trial_recipe(Recipe.named("quick"), {}), rows) == [10, 20, 30, 40]
+    assert validated(trial_recipe(Recipe.named("quick"), {"epochs": 6.0}), rows)[:2] == [10, 20]
+
+
+@given(
+    rows=st.integers(1, 3_000),
+    batch_size=st.sampled_from([4, 16, 32]),
+    epochs=st.floats(0.1, 8),
+    max_steps=st.none() | st.integers(1, 300),
+    evals=st.integers(1, 5),
+)
+def test_every_run_is_validated_at_least_four_times(
+    rows: int, batch_size: int, epochs: float, max_steps: int | None, evals: int
+) -> None:
+    base = Recipe(batch_size=batch_size, max_steps=max_steps, evals_per_epoch=evals)
+    recipe = trial_recipe(base, {"epochs": epochs})
+    steps = Plan(recipe, rows).total_steps
+    # of six steps every second one: a step and a half is rounded
+    assert len(validated(recipe, rows)) >= (3 if steps == 6 else min(4, steps))
 
 
 def test_the_differences_make_the_same_recipe_again() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.training.errors import InvalidTrainingFile
-from services.training.training_files import Source, read_chats, read_preferences
+from services.training.training_files import Source, read_chats, read_preferences, read_texts
 
 SOURCE = Source("training_file", "chats.jsonl")
 
@@ -128,6 +128,38 @@ def test_reads_a_preference() -> None:
 def test_names_the_line_that_is_no_preference(bad: bytes, why: str) -> None:
     with pytest.raises(InvalidTrainingFile, match=rf"line 2: .*{why}"):
         list(read_preferences(file(row(**PAIR), bad), SOURCE))
+
+
+@pytest.mark.parametrize(
+    ("read", "bad", "problem", "method"),
+    [
+        (read_chats, row(**PAIR), "`input` is not supported", "dpo"),
+        (read_chats, row(text="t", group="g"), "`group` is not supported", "continued_pretraining"),
+        (read_preferences, GOOD, "`messages` is not supported", "supervised"),
+        (read_texts, row(**PAIR), "`input` is not supported", "dpo"),
+    ],
+)
+def test_says_which_method_learns_from_such_rows(read: Any, bad: bytes, problem: str, method: str) -> None:
+    with pytest.raises(InvalidTrainingFile) as refused:
+        list(read(file(bad), SOURCE))
+    told = refused.value.message
+    assert told.startswith(f"training_file (chats.jsonl), line 1: {problem}. This is a ")
+    assert f'`"method": {{"type": "{method}"}}`' in told
+    assert f'`"objective": "{method}"`' in told
+
+
+@pytest.mark.parametrize(
+    ("source", "bad"),
+    [
+        (SOURCE, row(messages=[], preferred_output=[])),
+        (SOURCE, row(prompt="q", completion="a")),
+        (Source("replay_file", "old.jsonl"), row(**PAIR)),
+    ],
+)
+def test_names_no_other_method_where_none_would_help(source: Source, bad: bytes) -> None:
+    with pytest.raises(InvalidTrainingFile) as refused:
+        list(read_chats(file(bad), source))
+    assert "method" not in refused.value.message
 
 
 json_values = st.recursive(
