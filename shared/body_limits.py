@@ -4,6 +4,7 @@ A body that is not a form is at most `max_json_bytes` and is held here once; a f
 only counted. Whatever is refused is refused with at most one ceiling's worth of bytes read and memory used.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Callable
@@ -177,6 +178,8 @@ _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _BRACKETS = bytes.maketrans(b"[]{}", b"()()")
 _REST = bytes(set(range(256)) - set(b"[]{}"))
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""UTF-32's marks begin with the one or with a NUL."""
 
 
 def check_json(body: bytes, depth: int) -> None:
@@ -185,6 +188,9 @@ def check_json(body: bytes, depth: int) -> None:
     That is: bytes that are no UTF-8, NaN and infinite numbers, the character NUL, half a surrogate pair, and more than
     `depth` levels. Whether the rest is JSON is left to the parser. Takes time in proportion to the body's length.
     """
+    # the parser would guess UTF-16 or UTF-32 by them, and read another text than the one that is checked here
+    if b"\0" in body or body.startswith(_WIDE):
+        raise InvalidJson("The body is UTF-16 or UTF-32, or has a raw byte NUL; JSON is sent as UTF-8 (RFC 8259).")
     try:
         body.decode()
     except UnicodeDecodeError as error:

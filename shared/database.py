@@ -79,8 +79,12 @@ class Database:
         """
         return await self._look_ups.row(statement, parameters)
 
-    def close(self) -> None:
+    def close_look_ups(self) -> None:
+        """The part of `close` that is done in the event loop's own thread, while one runs."""
         self._look_ups.close()
+
+    def close(self) -> None:
+        self.close_look_ups()
         self.engine.dispose()
 
 

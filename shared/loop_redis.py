@@ -20,6 +20,7 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 from redis.exceptions import NoScriptError
 
 Argument = str | bytes | int | float
+_LAST_LOOK_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,13 @@ class _Line(asyncio.Protocol):
         """The answer; one of the server's own errors is an answer, too."""
         if self._transport is None or self.is_lost:
             raise redis.ConnectionError("The connection to Redis was lost.")
+        # packed first: who cannot be asked must not wait in line, where others' answers would come to them
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type] # its stub knows tuples of one only
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(answer)
-        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type] # its stub knows tuples of one only
+        self._transport.write(packed)
         # a timer and no `asyncio.timeout`: that is eight calls more, for every command
-        timer = self._loop.call_later(patience, self._lose_patience, patience)
+        timer = self._loop.call_later(patience, self._lose_patience, answer, patience)
         try:
             return await answer
         finally:
@@ -193,8 +196,14 @@ class _Line(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._lose(redis.ConnectionError(f"The connection to Redis was lost{f': {error}' if error else ''}."))
 
-    def _lose_patience(self, seconds: float) -> None:
-        self.abort(redis.TimeoutError(f"Redis did not answer within {seconds:g} s."))
+    def _lose_patience(self, answer: asyncio.Future[Any], seconds: float) -> None:
+        # after a stall of the loop the answer may be here, unread: uvloop looks at timers before it reads
+        if not answer.done():
+            self._loop.call_later(_LAST_LOOK_SECONDS, self._give_up, answer, seconds)
+
+    def _give_up(self, answer: asyncio.Future[Any], seconds: float) -> None:
+        if not answer.done():
+            self.abort(redis.TimeoutError(f"Redis did not answer within {seconds:g} s."))
 
     def _lose(self, error: Exception) -> None:
         self.is_lost = True

@@ -21,6 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Scope
 
 from shared import garbage
+from shared.answers import Alive, Ready, answering
 from shared.body_limits import BodyLimits, BoundedBodies
 from shared.edge import Door, NameRequests
 from shared.errors import InvalidInput, QuotaExceeded, TooManyRequests, Unavailable, UpliftError
@@ -142,23 +143,26 @@ async def while_connected(request: Request, answer: Awaitable[T]) -> T:
     """Await the answer; a client that hangs up cancels it (the server itself only does so once a stream has begun)."""
     asker = asyncio.current_task()
     assert asker is not None
+    hung_up = False
+
+    async def cancel_when_hung_up() -> None:
+        nonlocal hung_up
+        # `request.is_disconnected` never says so behind a middleware: it does not wait long enough to hear it
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        hung_up = True
+        asker.cancel()
+
     # the answer is awaited here and not in a task of its own, which would take two more turns of the loop to be heard
-    hung_up = asyncio.create_task(_cancel_when_hung_up(request, asker))
+    listening = asyncio.create_task(cancel_when_hung_up())
     try:
         return await answer
     except asyncio.CancelledError:
-        if not hung_up.done() or asker.uncancel() > 0:  # somebody else wants it to end, too
+        if not hung_up or asker.uncancel() > 0:  # somebody else wants it to end, too
             raise
         raise ClientGone("The client hung up before the answer was complete.") from None
     finally:
-        hung_up.cancel()
-
-
-async def _cancel_when_hung_up(request: Request, asker: asyncio.Task[Any]) -> None:
-    # `request.is_disconnected` never says so behind a middleware: it does not wait long enough to hear it
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    asker.cancel()
+        listening.cancel()
 
 
 def page(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
@@ -309,12 +313,12 @@ def allowed_methods(request: Request) -> list[str]:
 
 
 def _add_health(app: FastAPI) -> None:
-    @app.get("/healthz", tags=["health"])
+    @app.get("/healthz", tags=["health"], responses=answering(Alive))
     async def healthz() -> dict[str, str]:
         """This process answers. It says nothing of the parts it needs: a restart would not mend those."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["health"])
+    @app.get("/readyz", tags=["health"], responses=answering(Ready))
     def readyz(parts: Wiring = Depends(wiring)) -> dict[str, str]:  # noqa: B008
         """Postgres and Redis answer, the schema is there, and the database login obeys row-level security."""
         check_ready(parts)

@@ -40,4 +40,5 @@ class Wiring:
 
     async def aclose(self) -> None:
         """`close` within the event loop of an app."""
+        self.database.close_look_ups()  # the loop watches their sockets, and no other thread may touch it
         await asyncio.to_thread(self.close)

@@ -36,7 +36,9 @@ class Parts:
         self.embedder = WordEmbedder()
         self.named: dict[str, Embedder] = {"all-minilm-l6-v2": self.embedder}
         live: Any = None  # nothing here asks from a thread
-        self.wiring = RetrievalWiring(settings, database, storage, live, embedder=self._by_name)
+        own = settings.model_copy(update={"home": settings.home / "of-words"})
+        self.embedder.describe(own.models_dir / "all-minilm-l6-v2")
+        self.wiring = RetrievalWiring(own, database, storage, live, embedder=self._by_name)
         app = create_app(
             "retrieval and its files",
             [data_router, retrieval_router],

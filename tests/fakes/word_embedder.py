@@ -1,8 +1,10 @@
 """A small honest embedder: a text's vector counts its words, hashed into dimensions; equal words, equal direction."""
 
+import json
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,12 @@ class WordEmbedder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
+
+    def describe(self, folder: Path) -> None:
+        """Write what an embedder's folder says of how much it reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": self.most_tokens}))
+        (folder / "tokenizer.json").write_text(json.dumps({"post_processor": None}))
 
 
 class _Unheard:

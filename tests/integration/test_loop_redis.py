@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -12,6 +12,7 @@ import uvloop
 from shared.ids import new_id
 from shared.loop_redis import LoopRedis, Script
 from shared.settings import Settings
+from tests.fakes.standstill import stand_still
 
 pytestmark = pytest.mark.stack
 
@@ -115,6 +116,29 @@ def test_gives_up_a_server_that_hangs_and_asks_anew(settings: Settings, on_a_loo
     seconds, answer = on_a_loop(settings.redis_url, ask, patience=0.3)
     assert seconds < 2
     assert answer == b"PONG"
+
+
+def test_keeps_the_connection_when_its_own_loop_stood_still(settings: Settings, on_a_loop: OnALoop) -> None:
+    key = new_id("test:")
+
+    async def ask(client: LoopRedis) -> None:
+        number = await client.call("CLIENT", "ID")
+        asked = asyncio.create_task(client.call("BLPOP", key, 5))
+        await asyncio.sleep(0.1)
+        await stand_still(1, lambda: redis.Redis.from_url(settings.redis_url).rpush(key, "in time"))
+        assert await asked == [key.encode(), b"in time"]
+        assert await client.call("CLIENT", "ID") == number
+
+    on_a_loop(settings.redis_url, ask, patience=0.6)
+
+
+def test_a_command_that_cannot_be_sent_leaves_the_others_their_answers(settings: Settings, on_a_loop: OnALoop) -> None:
+    async def ask(client: LoopRedis) -> list[bytes]:
+        with pytest.raises(TypeError):
+            await client.call("ECHO", cast(Any, object()))
+        return [await client.call("ECHO", "mine"), await client.call("ECHO", "mine, too")]
+
+    assert on_a_loop(settings.redis_url, ask, patience=2.0) == [b"mine", b"mine, too"]
 
 
 def test_reads_user_password_and_database_off_the_url(settings: Settings, on_a_loop: OnALoop) -> None:

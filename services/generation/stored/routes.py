@@ -10,9 +10,11 @@ from starlette.concurrency import run_in_threadpool
 from services.generation.chat_schemas import ChatCompletion
 from services.generation.settings import GenerationSettings
 from services.generation.stored import handlers, repository
+from services.generation.stored.answers import DeletedCompletion, SentMessage, StoredCompletionObject
 from services.generation.stored.errors import NotStored
 from services.generation.stored.repository import Order
 from services.generation.stored.schemas import UpdateCompletion, completion_object, kept_fields, kept_messages
+from shared.answers import Page, answering
 from shared.telemetry import logger
 from shared.web import METADATA_FILTER, Caller, caller, metadata_filter, page, wiring
 from shared.wiring import Wiring
@@ -26,7 +28,7 @@ Metadata = Annotated[dict[str, str], Depends(metadata_filter)]
 Keep = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-@router.get("", openapi_extra=METADATA_FILTER)
+@router.get("", openapi_extra=METADATA_FILTER, responses=answering(Page[StoredCompletionObject]))
 def list_completions(
     who: Who,
     parts: Parts,
@@ -44,7 +46,7 @@ def list_completions(
         return page([completion_object(row) for row in found], has_more=more)
 
 
-@router.get("/{completion_id}")
+@router.get("/{completion_id}", responses=answering(StoredCompletionObject))
 def show_completion(completion_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One answer that was asked with `store`, with the request's sampling and its metadata.
 
@@ -54,7 +56,7 @@ def show_completion(completion_id: str, who: Who, parts: Parts) -> dict[str, Any
         return completion_object(repository.get_completion(session, completion_id))
 
 
-@router.post("/{completion_id}")
+@router.post("/{completion_id}", responses=answering(StoredCompletionObject))
 def update_completion(completion_id: str, body: UpdateCompletion, who: Who, parts: Parts) -> dict[str, Any]:
     """Replace a stored completion's metadata; nothing else of it changes."""
     with parts.database.transaction(who.project_id) as session:
@@ -62,7 +64,7 @@ def update_completion(completion_id: str, body: UpdateCompletion, who: Who, part
         return completion_object(row)
 
 
-@router.delete("/{completion_id}")
+@router.delete("/{completion_id}", responses=answering(DeletedCompletion))
 def delete_completion(completion_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Delete a stored completion with its messages."""
     with parts.database.transaction(who.project_id) as session:
@@ -70,7 +72,7 @@ def delete_completion(completion_id: str, who: Who, parts: Parts) -> dict[str, A
     return {"id": completion_id, "object": "chat.completion.deleted", "deleted": True}
 
 
-@router.get("/{completion_id}/messages")
+@router.get("/{completion_id}/messages", responses=answering(Page[SentMessage]))
 def list_messages(
     completion_id: str, who: Who, parts: Parts, after: str | None = None, limit: Limit = 20, order: Order = "asc"
 ) -> dict[str, Any]:
@@ -86,7 +88,8 @@ async def keeping(request: Request, order: ChatCompletion, who: Caller) -> Keep:
     It is committed when the awaitable is done. That raises NotStored or QuotaExceeded where it is not; the caller then
     sends an error in the place of the answer's end.
     """
-    messages = kept_messages((await request.json())["messages"])  # parsed already: the framework keeps it
+    # as they were sent, which the order is not; whoever made it left what it parsed with the request
+    messages = kept_messages((await request.json())["messages"])
     parts = await wiring(request)
 
     async def keep(answer: dict[str, Any]) -> None:

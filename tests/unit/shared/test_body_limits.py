@@ -1,5 +1,6 @@
 """What JSON bodies are refused before a parser sees them."""
 
+import codecs
 import json
 from typing import Any
 
@@ -49,6 +50,13 @@ def test_takes_exactly_the_json_that_is_shallow_enough(value: Any, ascii_only: b
         (b'["\\\\\\u0000"]', "NUL"),
         (b'["\\ud800"]', "surrogate"),
         (b'["\\udc00\\ud800"]', "surrogate"),
+        ("[1]".encode("utf-16-le"), "UTF-16.*RFC 8259"),
+        ("[1]".encode("utf-16-be"), "UTF-16.*RFC 8259"),
+        (codecs.BOM_UTF16_LE + "三".encode("utf-16-le"), "UTF-16.*RFC 8259"),
+        (codecs.BOM_UTF16_BE + "三".encode("utf-16-be"), "UTF-16.*RFC 8259"),
+        ("[1]".encode("utf-32"), "UTF-32.*RFC 8259"),
+        ("[1]".encode("utf-32-be"), "UTF-32.*RFC 8259"),
+        (b'["\0"]', "raw byte NUL"),
         (b"[" * 100_000, "more than 64 levels"),
         (b'{"a":' * 65 + b"1" + b"}" * 65, "more than 64 levels"),
     ],
