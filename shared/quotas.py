@@ -16,12 +16,11 @@ from shared.errors import QuotaExceeded
 from shared.jobs.tables import TERMINAL, Job
 from shared.messages import OrderTraining, TrainAdapter
 from shared.settings import Settings
+from shared.stored_bytes import stored_bytes
 
 _THIS_MONTH = sa.cast(sa.func.date_trunc("month", sa.func.timezone("UTC", sa.func.now())), sa.Date)
 _TRAINING = (TrainAdapter.kind, OrderTraining.kind)
 """The kinds of jobs that train, whoever ordered them."""
-_STORING = (read_models.files, read_models.stored_completions)
-"""What counts as stored: every row says how many bytes it keeps."""
 
 
 def claim_training(
@@ -55,7 +54,7 @@ def claim_training(
 def claim_storage(
     session: Session, project_id: str, more_bytes: int, settings: Settings, *, param: str = "file"
 ) -> None:
-    """Raise QuotaExceeded unless files and stored completions may grow by `more_bytes`; call it where a row is written.
+    """Raise QuotaExceeded unless what is stored may grow by `more_bytes`; call it where a row is written.
 
     `param` is the field that asks for the bytes.
     """
@@ -63,12 +62,26 @@ def claim_storage(
     if not most:
         return
     _lock(session, project_id)
-    stored = sum(_stored_bytes(session, project_id, table) for table in _STORING)
+    kinds = stored_bytes(session, project_id)
+    stored = sum(kinds.values())
     if stored + more_bytes > most:
         raise QuotaExceeded(
-            f"This project may store {most} bytes; it stores {stored}, and this would add {more_bytes}. "
-            "Delete files and stored completions that are no longer needed.",
+            f"This project may store {most} bytes; it stores {stored}, and this would add {more_bytes}. {_told(kinds)}",
             param=param,
+        )
+
+
+def check_storage(session: Session, project_id: str, settings: Settings) -> None:
+    """Raise QuotaExceeded where the project stores all that it may: for orders of what nobody knows the size of yet.
+
+    What they make is kept however much it is, for hours of work must not be lost to a quota.
+    """
+    most = _quota(session, "stored_bytes", settings.quota_stored_bytes)
+    kinds = stored_bytes(session, project_id) if most else {}
+    if 0 < most <= sum(kinds.values()):
+        raise QuotaExceeded(
+            f"This project may store {most} bytes and stores {sum(kinds.values())}, so nothing is begun that would "
+            f"store more. {_told(kinds)}"
         )
 
 
@@ -104,9 +117,10 @@ def _quota(session: Session, name: str, default: int) -> int:
     return default if own is None else own
 
 
-def _stored_bytes(session: Session, project_id: str, table: sa.TableClause) -> int:
-    total = sa.select(sa.func.sum(table.c.bytes)).where(table.c.project_id == project_id)
-    return int(session.scalar(total) or 0)
+def _told(kinds: dict[str, int]) -> str:
+    """What is stored, and what to do about it."""
+    named = ", ".join(f"{kind}: {size}" for kind, size in kinds.items() if size) or "nothing"
+    return f"What is stored: {named}. Delete what is no longer needed."
 
 
 def _lock(session: Session, project_id: str) -> None:

@@ -69,6 +69,7 @@ adapters = _table(
     model_id=sa.Text(),
     base_model=sa.Text(),
     blob_key=sa.Text(),
+    bytes=sa.BigInteger(),
     job_id=sa.Text(),
     dataset_id=sa.Text(),
     recipe=JSONB(),
@@ -88,12 +89,29 @@ checkpoints = _table(
     model_id=sa.Text(),
     base_model=sa.Text(),
     blob_key=sa.Text(),
+    bytes=sa.BigInteger(),
     created_at=_MOMENT,
 )
-"""training: LoRA weights of single steps; the last three of a job."""
+"""training: LoRA weights of single steps; the last three of a job, and the best."""
 
-training_jobs = _table("training_jobs", id=sa.Text(), project_id=sa.Text(), init_adapter_id=sa.Text())
-"""training: what is or was trained, and from which weights; its state is the `jobs` row of the same id."""
+training_jobs = _table(
+    "training_jobs",
+    id=sa.Text(),
+    project_id=sa.Text(),
+    init_adapter_id=sa.Text(),
+    resume_blob_key=sa.Text(),
+    resume_bytes=sa.BigInteger(),
+)
+"""training: what is or was trained, and from which weights; its state is the `jobs` row of the same id.
+
+`resume_bytes` is what an interrupted run goes on from, as long as `resume_blob_key` names it.
+"""
+
+adapter_imports = _table("adapter_imports", id=sa.Text(), project_id=sa.Text(), job_id=sa.Text())
+"""training: adapters that clients bring; one that was taken in is an adapter of the same id."""
+
+held_files = _table("held_files", owner_id=sa.Text(), project_id=sa.Text(), blob_key=sa.Text(), bytes=sa.BigInteger())
+"""training: what unfinished jobs, searches and imports read, whatever became of its `files` row."""
 
 searches = _table("searches", id=sa.Text(), project_id=sa.Text(), status=sa.Text(), init_adapter_id=sa.Text())
 """training: searches for a recipe, under way while `running` or `paused`."""
@@ -108,6 +126,16 @@ vector_stores = _table(
     created_at=_MOMENT,
 )
 """retrieval: corpora."""
+
+vector_store_files = _table(
+    "vector_store_files",
+    vector_store_id=sa.Text(),
+    file_id=sa.Text(),
+    project_id=sa.Text(),
+    status=sa.Text(),
+    usage_bytes=sa.BigInteger(),
+)
+"""retrieval: the files of a corpus; `usage_bytes` is what the passages of an indexed one take."""
 
 documents = _table(
     "documents",

@@ -14,22 +14,30 @@ FROM adapter_imports i
 JOIN jobs j ON j.id = i.job_id AND j.kind = '{IMPORT}' AND j.status NOT IN ('succeeded', 'failed', 'cancelled')
 CROSS JOIN LATERAL (VALUES ('weights_file', i.weights_file), ('config_file', i.config_file)) named(param, file_id)
 JOIN files f ON f.id = named.file_id AND f.project_id = i.project_id
+ON CONFLICT DO NOTHING
 """
+# nobody would let go of them any more
+LET_GO = f"DELETE FROM held_files h USING jobs j WHERE j.id = h.owner_id AND j.kind = '{IMPORT}'"
 TOUCHED = ("adapter_imports", "files", "jobs", "held_files")
 
 
 def upgrade() -> None:
-    # the tables are under forced row-level security, which hides every row from its owner too
-    for table in TOUCHED:
-        op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
-    op.execute(HOLD)
-    for table in TOUCHED:
-        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+    _across_projects(HOLD)
     _release_after(*KINDS, IMPORT)
 
 
 def downgrade() -> None:
+    _across_projects(LET_GO)
     _release_after(*KINDS)
+
+
+def _across_projects(statement: str) -> None:
+    # the tables are under forced row-level security, which hides every row from its owner too
+    for table in TOUCHED:
+        op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
+    op.execute(statement)
+    for table in TOUCHED:
+        op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
 
 
 def _release_after(*kinds: str) -> None:

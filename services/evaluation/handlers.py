@@ -50,7 +50,10 @@ def create_experiment(session: Session, project_id: str, spec: ExperimentSpec, s
     row.vector_store_id, row.base_model = spec.vector_store_id, spec.base_model
     row.spec, row.status = spec.model_dump(mode="json"), "running"
     steps = plan.plan(spec, new_id).values()
-    quotas.claim_training(session, project_id, settings, jobs=sum(step.kind == "train" for step in steps))
+    trainings = sum(step.kind == "train" for step in steps)
+    quotas.claim_training(session, project_id, settings, jobs=trainings)
+    if trainings:
+        quotas.check_storage(session, project_id, settings)
     repository.add_experiment(session, row, steps)
     _move(session, row)
     return row

@@ -12,11 +12,12 @@ from services.retrieval.errors import BatchEnded
 from services.retrieval.repository import Attachment
 from services.retrieval.settings import RetrievalSettings
 from services.retrieval.tables import FileBatch, VectorStore
-from shared import jobs
+from shared import jobs, quotas
 from shared.clock import now
 from shared.ids import new_id
 from shared.jobs import JobContext
 from shared.messages import FreeVectorStore, IndexVectorStore
+from shared.settings import Settings
 
 
 def create_store(
@@ -46,15 +47,20 @@ def create_store(
     session.add(store)
     session.flush()
     if file_ids:
-        attach_files(session, store, [ToAttach(file_id, {}) for file_id in dict.fromkeys(file_ids)])
+        attach_files(session, store, [ToAttach(file_id, {}) for file_id in dict.fromkeys(file_ids)], settings)
     session.refresh(store)
     watch_expiry(session, store)
     return store
 
 
-def attach_files(session: Session, store: VectorStore, files: Sequence[ToAttach]) -> str:
-    """Add files to a locked store and order their indexing; answers the job's id."""
-    sources = repository.source_files(session, [one.file_id for one in files])
+def attach_files(session: Session, store: VectorStore, files: Sequence[ToAttach], settings: Settings) -> str:
+    """Add files to a locked store and order their indexing; answers the job's id. Raises QuotaExceeded.
+
+    How long their passages will be nobody knows yet: about as long as the files.
+    """
+    sources = repository.source_files(session, files)
+    expected = sum(source.bytes for source in sources.values())
+    quotas.claim_storage(session, store.project_id, expected, settings, param=files[0].param)
     job_id = new_id("job_")
     attachments = [Attachment(sources[one.file_id], one.attributes, one.chunking) for one in files]
     repository.attach(session, store, attachments, job_id=job_id)
@@ -64,9 +70,9 @@ def attach_files(session: Session, store: VectorStore, files: Sequence[ToAttach]
     return job_id
 
 
-def attach_batch(session: Session, store: VectorStore, files: Sequence[ToAttach]) -> FileBatch:
+def attach_batch(session: Session, store: VectorStore, files: Sequence[ToAttach], settings: Settings) -> FileBatch:
     """Attach files under one name, by which they are watched and cancelled together."""
-    job_id = attach_files(session, store, files)
+    job_id = attach_files(session, store, files, settings)
     return batches.add_batch(session, store, [one.file_id for one in files], job_id=job_id)
 
 

@@ -62,6 +62,7 @@ def create_fine_tuning_job(
     """Check what can be checked at once, then write the job and its order in one transaction."""
     start = check_order(session, wanted, settings)
     quotas.claim_training(session, project_id, settings)
+    quotas.check_storage(session, project_id, settings)
     return add_training_job(session, project_id, wanted, start)
 
 

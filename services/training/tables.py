@@ -36,6 +36,8 @@ class TrainingJob(TenantRow, Base):
     resume_step: Mapped[int | None]
     resume_blob_key: Mapped[str | None]
     """What an interrupted run goes on from, as of `resume_step`; gone when the job ends."""
+    resume_bytes: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
+    """Of that state: weights and an optimiser's moments."""
     micro_batch_tokens: Mapped[int | None]
     """In place of the recipe's, since memory ran out once."""
     max_minutes: Mapped[float | None] = mapped_column(sa.Double)
@@ -59,6 +61,7 @@ class HeldFile(TenantRow, Base):
     position: Mapped[int] = mapped_column(primary_key=True)
     filename: Mapped[str]
     blob_key: Mapped[str]
+    bytes: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
 
 
 class AdapterRow(TenantRow, Base):
@@ -70,6 +73,8 @@ class AdapterRow(TenantRow, Base):
     model_id: Mapped[str]
     base_model: Mapped[str]
     blob_key: Mapped[str]
+    bytes: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
+    """0 for weights that are older than this column."""
     job_id: Mapped[str]
     dataset_id: Mapped[str | None]
     recipe: Mapped[dict[str, Any]]
@@ -80,7 +85,8 @@ class AdapterRow(TenantRow, Base):
 
 
 class CheckpointRow(TenantRow, Base):
-    """The weights of one step as a model of their own; a job keeps the last three. `blob_key` is as an adapter's."""
+    """The weights of one step as a model of their own; a job keeps the last three and the best. `blob_key` is as an
+    adapter's."""
 
     __tablename__ = "checkpoints"
 
@@ -91,4 +97,6 @@ class CheckpointRow(TenantRow, Base):
     model_id: Mapped[str]
     base_model: Mapped[str]
     blob_key: Mapped[str]
+    bytes: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
+    """0 for weights that are older than this column."""
     created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())

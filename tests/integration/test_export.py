@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from services.data.routes import router as files
 from services.evaluation.tables import Evaluation, ExperimentRow
 from services.generation.routes import router as generation
+from services.generation.tables import Release
+from services.training.adapters.routes import router as adapters
 from services.training.domain import LEARNED_FILE
 from services.training.export.handlers import JOB_HANDLERS
 from services.training.export.routes import router as exports
@@ -30,6 +33,7 @@ from services.training.recipe import Recipe
 from services.training.settings import TrainingSettings
 from services.training.tables import AdapterRow, CheckpointRow, TrainingJob
 from shared import jobs
+from shared.database import Database
 from shared.files import store_file
 from shared.ids import new_id
 from shared.jobs.routes import router as jobs_router
@@ -38,8 +42,11 @@ from shared.jobs.tables import JobEvent
 from shared.messages import EvaluateVariant, TrainAdapter
 from shared.settings import Settings
 from shared.web import Caller, create_app
+from shared.weights import lock_weights
 from shared.wiring import Wiring
+from tests.factories.quotas import grant
 from tests.factories.tiny_model import make_adapter, make_tiny_model
+from tests.fakes.processes import wait_until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 BASE = "org--tiny"
@@ -71,7 +78,7 @@ def client(parts: Wiring, project_id: str, home: Path, monkeypatch: pytest.Monke
 
     unclosed = replace(parts)
     unclosed.close = lambda: None  # type: ignore[method-assign]
-    routers = [generation, exports, jobs_router, files]
+    routers = [generation, exports, adapters, jobs_router, files]
     with TestClient(create_app("t", routers, wiring_factory=lambda: unclosed, access=access)) as open_client:
         yield open_client
 
@@ -334,12 +341,53 @@ def test_refuses_formats_and_types_that_it_does_not_have(exporting: Exporting, h
 def test_keeps_weights_until_their_export_is_written(exporting: Exporting, home: Path, tmp_path: Path) -> None:
     model = exporting.keep(make_adapter(home / "models" / BASE, tmp_path / "adapter"))
     ordered = exporting.order(model).json()
-    refused = exporting.client.delete(f"/v1/models/{model}")
-    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_in_use")
-    assert ordered["id"] in refused.json()["error"]["message"]
+    for door, code in (("models", "model_in_use"), ("adapters", "adapter_in_use")):
+        refused = exporting.client.delete(f"/v1/{door}/{model}")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, code)
+        assert ordered["id"] in refused.json()["error"]["message"]
     assert exporting._runner.run(exporting.project_id, ordered["id"]) == "succeeded"
     assert exporting.client.delete(f"/v1/models/{model}").status_code == 200
     assert exporting.order(model).json()["error"]["code"] == "model_not_found"
+
+
+def test_exports_the_weights_that_it_holds_though_a_release_moves_on_meanwhile(
+    exporting: Exporting, client: TestClient, home: Path, tmp_path: Path
+) -> None:
+    database, project = exporting.parts.database, exporting.project_id
+    folder = make_adapter(home / "models" / BASE, tmp_path / "adapter")
+    models = [exporting.keep(folder) for _ in range(2)]
+    with database.transaction(project) as session:
+        ids = [session.scalars(sa.select(AdapterRow.id).where(AdapterRow.model_id == model)).one() for model in models]
+    old, new = (
+        client.post("/v1/variants", json={"name": "v", "base_model": BASE, "adapter": one}).json() for one in ids
+    )
+    client.post("/v1/releases", json={"model_id": "support", "variant": old["id"]})
+
+    def waits_for_the_weights() -> bool:
+        with database.transaction(project) as session:
+            return bool(
+                session.scalar(sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"))
+            )
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction(project) as session:
+            lock_weights(session, ids[0])
+            ordered = pool.submit(exporting.order, "support")
+            wait_until(waits_for_the_weights, seconds=30)
+            session.execute(sa.update(Release).values(variant_id=new["id"]))
+        job_id = ordered.result(30).json()["id"]
+    with database.transaction(project) as session:
+        job = jobs.get(session, job_id)
+        assert (job.subject_id, job.payload["weights_id"]) == (ids[0], ids[0])
+
+
+def test_refuses_an_order_once_the_project_stores_all_that_it_may(
+    exporting: Exporting, home: Path, tmp_path: Path, admin_database: Database
+) -> None:
+    model = exporting.keep(make_adapter(home / "models" / BASE, tmp_path / "adapter"))
+    grant(admin_database, exporting.project_id, stored_bytes=len(DATA))
+    refused = exporting.order(model)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
 
 
 def test_ends_with_a_name_when_the_weights_were_deleted_meanwhile(

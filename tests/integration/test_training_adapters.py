@@ -19,7 +19,7 @@ from services.training.adapters.handlers import JOB_HANDLERS
 from services.training.adapters.routes import router
 from services.training.handlers import RELEASE_HANDLERS
 from services.training.settings import TrainingSettings
-from services.training.tables import HeldFile
+from services.training.tables import AdapterRow, HeldFile
 from shared.database import Database
 from shared.files import File, release_blobs
 from shared.ids import new_id
@@ -28,9 +28,11 @@ from shared.jobs.tables import Job
 from shared.messages import ReleaseTraining
 from shared.settings import Settings
 from shared.storage import BlobMissing
+from shared.stored_bytes import stored_bytes
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
 from tests.conftest import make_project
+from tests.factories.quotas import grant
 from tests.factories.tiny_model import make_tiny_model
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -296,6 +298,54 @@ def test_reads_files_that_are_deleted_meanwhile_and_lets_them_go_at_its_end(uplo
     for key in held:
         with pytest.raises(BlobMissing):
             uploads.parts.storage.open(uploads.project_id, key)
+
+
+def test_reads_its_files_though_an_older_server_took_the_order_and_held_nothing(uploads: Uploads) -> None:
+    queued = uploads.create().json()
+    with uploads.parts.database.transaction(uploads.project_id) as session:
+        session.execute(sa.delete(HeldFile))
+    uploads.run(queued)
+    assert uploads.show(queued["id"])["status"] == "ready"
+
+
+def test_names_a_file_that_is_gone_and_that_nothing_held(uploads: Uploads) -> None:
+    queued = uploads.create().json()
+    with uploads.parts.database.transaction(uploads.project_id) as session:
+        session.execute(sa.delete(HeldFile))
+        session.execute(sa.delete(File))
+    uploads.run(queued)
+    error = uploads.show(queued["id"])["error"]
+    assert (error["code"], error["param"]) == ("file_not_found", "config_file")
+
+
+def test_counts_an_import_as_what_it_will_keep_until_it_has(uploads: Uploads, parts: Wiring) -> None:
+    def stored() -> dict[str, int]:
+        with parts.database.transaction(uploads.project_id) as session:
+            return {kind: size for kind, size in stored_bytes(session, uploads.project_id).items() if size}
+
+    queued = uploads.create().json()
+    sent = stored()["files"]
+    assert stored() == {"files": sent, "adapters on their way in": sent}
+    uploads.run(queued)
+    with parts.database.transaction(uploads.project_id) as session:
+        key, size = session.execute(sa.select(AdapterRow.blob_key, AdapterRow.bytes)).one()
+    assert parts.storage.open(uploads.project_id, key).seek(0, 2) == size
+    assert stored() == {"files": sent, "adapters": size}
+
+
+def test_comes_to_an_end_with_imports_whose_files_are_deleted(uploads: Uploads, admin_database: Database) -> None:
+    room = sum((uploads.folder / name).stat().st_size for name in ("adapter_model.safetensors", "adapter_config.json"))
+    grant(admin_database, uploads.project_id, stored_bytes=4 * room)
+    answers = []
+    for turn in range(3):  # every one's configuration is another file
+        answers.append(uploads.create(config={"revision": str(turn)}))
+        with uploads.parts.database.transaction(uploads.project_id) as session:
+            session.execute(sa.delete(File))
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    error = answers[-1].json()["error"]
+    assert (error["code"], error["param"]) == ("insufficient_quota", "weights_file")
+    assert "adapters on their way in" in error["message"]
+    assert "deleted files that unfinished jobs read" in error["message"]
 
 
 def test_shows_no_project_another_ones_adapters(uploads: Uploads, admin_database: Database) -> None:

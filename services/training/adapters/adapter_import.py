@@ -160,12 +160,14 @@ class AdapterUpload:
             if repository.find_upload(session, upload.id, lock=True) is None:
                 raise JobCancelled(upload.id)
             project = project_name(session, upload.project_id)
+            blob = keep_blob(session, staged)
             adapter = AdapterRow(
                 id=upload.id,
                 project_id=upload.project_id,
                 model_id=fine_tuned_model_id(upload.base_model, project, upload.suffix, upload.id),
                 base_model=upload.base_model,
-                blob_key=keep_blob(session, staged).key,
+                blob_key=blob.key,
+                bytes=blob.size,
                 job_id=upload.job_id,
                 dataset_id=None,
                 recipe={"rank": checked.shape.rank, "alpha": checked.shape.alpha, "targets": checked.targets},

@@ -15,8 +15,8 @@ from services.training.held import hold_files
 from services.training.rendering import model_folder
 from services.training.repository import delete_weights
 from services.training.settings import TrainingSettings
-from shared import jobs
-from shared.files import get_file, release_blobs
+from shared import jobs, quotas
+from shared.files import File, get_file, release_blobs
 from shared.ids import new_id
 from shared.jobs import JobCancelled, JobContext
 from shared.messages import ImportAdapter
@@ -39,8 +39,9 @@ def create_adapter(session: Session, project_id: str, wanted: NewAdapter, settin
     """Check what the rows alone tell, then order the import."""
     if settings.models_dir.is_dir():  # a gateway apart from the workers has no models to look at
         model_folder(settings.models_dir, wanted.base_model)
-    _check_size(session, wanted.weights_file, settings.adapter_most_bytes, param="weights_file")
-    _check_size(session, wanted.config_file, MOST_BYTES, param="config_file")
+    weights = _sized_file(session, wanted.weights_file, settings.adapter_most_bytes, param="weights_file")
+    config = _sized_file(session, wanted.config_file, MOST_BYTES, param="config_file")
+    quotas.claim_storage(session, project_id, weights.bytes + config.bytes, settings, param="weights_file")
     adapter_id = new_id("ad_")
     job = jobs.send(session, project_id, ImportAdapter(adapter_id=adapter_id), subject_id=adapter_id)
     row = AdapterImport(
@@ -85,10 +86,12 @@ def import_adapter(context: JobContext, command: ImportAdapter) -> None:
     AdapterUpload(context, upload).run()
 
 
-def _check_size(session: Session, file_id: str, most: int, *, param: str) -> None:
+def _sized_file(session: Session, file_id: str, most: int, *, param: str) -> File:
+    """The file; AdapterTooLarge beyond `most` bytes."""
     found = get_file(session, file_id, param=param)
     if found.bytes > most:
         raise AdapterTooLarge(f"{file_id} has {found.bytes} bytes; at most {most} are taken.", param=param)
+    return found
 
 
 JOB_HANDLERS: dict[Any, Any] = {ImportAdapter: import_adapter}

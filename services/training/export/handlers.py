@@ -11,7 +11,7 @@ from services.training.export.model_export import ModelExport
 from services.training.export.schemas import CreateExport
 from services.training.rendering import is_base_model
 from services.training.settings import TrainingSettings
-from shared import jobs
+from shared import jobs, quotas
 from shared.jobs import Job, JobContext
 from shared.messages import ExportModel
 from shared.weights import lock_weights
@@ -27,8 +27,10 @@ def create_export(
             "Export a fine-tuned model, or a variant that has one.",
             param="model",
         )
-    lock_weights(session, repository.weights_of_model(session, model).id)
-    weights = repository.weights_of_model(session, model)  # as they are now that nobody deletes them
+    weights_id = repository.weights_of_model(session, model).id
+    lock_weights(session, weights_id)
+    # by their id: meanwhile the model id may have come to name others, which nothing holds
+    weights = repository.weights(session, weights_id)
     whole = weights.recipe.get("tune") == "full"
     if wanted.format == "adapter" and whole:
         raise FormatNotPossible(
@@ -44,6 +46,7 @@ def create_export(
         raise FormatNotPossible("q8_0 is a type of GGUF alone; ask for the format gguf.", param="dtype")
     if wanted.format == "gguf" and not whole and is_base_model(settings.models_dir, weights.base_model):
         check_gguf(settings.models_dir / weights.base_model)
+    quotas.check_storage(session, project_id, settings)
     command = ExportModel(weights_id=weights.id, model=model, format=wanted.format, dtype=wanted.dtype)
     return jobs.send(session, project_id, command, subject_id=weights.id)
 

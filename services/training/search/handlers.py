@@ -54,6 +54,7 @@ def create_search(session: Session, project_id: str, wanted: NewSearch, settings
     else:
         space = checked(wanted.space, base.recipe, continued=continued)
     quotas.claim_training(session, project_id, settings, jobs=wanted.trials, together=wanted.parallel)
+    quotas.check_storage(session, project_id, settings)
     row = SearchRow(id=new_id("search_"), project_id=project_id, status="running", pruning=wanted.pruning)
     row.base_model, row.init_adapter_id = start.base_model, start.adapter_id
     row.dataset_id, row.training_file, row.validation_file = base.dataset_id, base.training_file, base.validation_file
