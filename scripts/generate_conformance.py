@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import get_type_hints
 
 import openai
@@ -29,9 +30,13 @@ _CALL = re.compile(r'self\._(get|post|put|patch|delete|get_api_list)\(\s*(?:path
 
 @dataclass(frozen=True)
 class Method:
-    """One method of the client; a helper (no `verb`) calls other methods."""
+    """One method of the client; a helper (no `verb`) calls other methods.
+
+    `source` is where its code stands: the client has some resources under two names.
+    """
 
     name: str
+    source: str
     verb: str = ""
     path: str = ""
 
@@ -54,7 +59,7 @@ def _walk(owner: type, prefix: str) -> Iterator[Method]:
             if inspect.isclass(kind) and issubclass(kind, SyncAPIResource):
                 yield from _walk(kind, f"{prefix}{name}.")
         elif inspect.isfunction(member) and issubclass(owner, SyncAPIResource):
-            yield _method(prefix + name, inspect.getsource(member))
+            yield _method(prefix + name, member)
 
 
 def _late_names(member: "cached_property[object]") -> dict[str, object]:
@@ -67,12 +72,13 @@ def _late_names(member: "cached_property[object]") -> dict[str, object]:
     return found
 
 
-def _method(name: str, source: str) -> Method:
-    found = _CALL.search(source)
+def _method(name: str, function: FunctionType) -> Method:
+    source, text = f"{function.__module__}.{function.__qualname__}", inspect.getsource(function)
+    found = _CALL.search(text)
     if found is None:
-        return Method(name)
-    verb = "POST" if 'method="post"' in source else found[1].replace("get_api_list", "get").upper()
-    return Method(name, verb, found[2])
+        return Method(name, source)
+    verb = "POST" if 'method="post"' in text else found[1].replace("get_api_list", "get").upper()
+    return Method(name, source, verb, found[2])
 
 
 def tests_by_method() -> dict[str, list[str]]:
@@ -99,6 +105,20 @@ def is_served(method: Method, served: set[tuple[str, str]], covered: dict[str, l
     return (method.verb, _shape("/v1" + method.path)) in served if method.verb else method.name in covered
 
 
+def same_requests(
+    found: list[Method], served: set[tuple[str, str]], covered: dict[str, list[str]]
+) -> dict[str, Method]:
+    """Methods outside the promised resources, by name, with the method whose request they send and that works."""
+    works = [m for m in found if m.resource in PROMISED and is_served(m, served, covered)]
+    by_source = {method.source: method for method in works}
+    by_route = {(method.verb, _shape(method.path)): method for method in works if method.verb}
+    others = [method for method in found if method.resource not in PROMISED]
+    twins = {
+        method.name: by_source.get(method.source, by_route.get((method.verb, _shape(method.path)))) for method in others
+    }
+    return {name: twin for name, twin in twins.items() if twin is not None}
+
+
 def _shape(path: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", path)
 
@@ -107,7 +127,8 @@ def text() -> str:
     """The page as it should be."""
     served, covered, found = routes(), tests_by_method(), methods()
     promised = [method for resource in PROMISED for method in found if method.resource == resource]
-    others = [method for method in found if method.resource not in PROMISED]
+    twins = same_requests(found, served, covered)
+    others = [method for method in found if method.resource not in PROMISED and method.name not in twins]
     have = sum(is_served(method, served, covered) for method in promised)
     lines = [
         "# What of OpenAI's client works",
@@ -121,6 +142,14 @@ def text() -> str:
         "|---|---|---|---|",
     ]
     lines += [_row(method, is_served(method, served, covered), covered) for method in promised]
+    lines += [
+        "",
+        "## Under another name",
+        "",
+        "They send the same requests as the methods beside them, so they work.",
+        "",
+    ]
+    lines += [f"- `{name}`: same requests as `{twin.name}`" for name, twin in twins.items()]
     lines += ["", "## Not served", "", "The client's other resources; a call to one of them is answered with 404.", ""]
     grouped = defaultdict(list)
     for method in others:

@@ -4,7 +4,8 @@ Records lie in Postgres, so that they outlive Redis and this process. A request 
 claim whose process died expires, and then the next request may run.
 
 What a client tries again by itself (`x-stainless-retry-count`) is known by its API key, path and body alone. So a first
-attempt takes the record over from any equal request before it: who orders the same twice gets two.
+attempt takes the record over from any equal request before it: who orders the same twice gets two. As with a key, what
+was answered by a stream to its end is not made again: its retry is a 409.
 """
 
 import hashlib
@@ -96,8 +97,8 @@ def claim(
 def check_kept(answer: Answer) -> None:
     if answer.body is None:
         raise IdempotentAnswerNotKept(
-            "The request with this Idempotency-Key was answered already, by a stream or by an answer too long to keep. "
-            "Draw a new key to have it answered again."
+            "This request was answered already, by a stream or by an answer too long to keep. To have it answered "
+            "again, draw a new Idempotency-Key, or send it as a request of its own and not as a retry."
         )
 
 

@@ -19,6 +19,7 @@ from services.gateway import audit, idempotency, repository
 from services.gateway.body_digest import BodyDigest
 from services.gateway.errors import FirstAttemptRunning
 from services.gateway.idempotency import Answer, Claim
+from services.gateway.kept_chats import keeps_answer
 from services.gateway.scopes import PREFIX, changes_something
 from shared.telemetry import logger
 from shared.web import Caller
@@ -61,8 +62,9 @@ class Ledger:
             first = await order.first_answer()
             if first is None:
                 await self._run(order, hearing, send)
-            else:
-                await _replay(first, send)
+                return
+            idempotency.check_kept(first)
+            await _replay(first, send)
 
     async def _answered_before(self, order: "_Order", receive: Receive, send: Send) -> bool:
         """Claim the key, or replay what it was used for."""
@@ -106,14 +108,14 @@ class _Order:
     def of(cls, scope: Scope, who: Caller) -> "_Order | None":
         """None for a request that neither changes anything nor asks to be recognised."""
         headers, path = Headers(scope=scope), scope["path"].removeprefix(PREFIX)
-        posts, changes = scope["method"] == "POST", changes_something(scope["method"], path)
+        method, body = scope["method"], scope["state"].get("body")
+        posts, changes = method == "POST", changes_something(method, path) or keeps_answer(method, path, body)
         key = headers.get("idempotency-key") if posts else None
         if key is None and not changes:
             return None
         if key is not None:
             idempotency.check_key(key)
         digest = BodyDigest(scope["query_string"], headers.get("content-type", ""))
-        body: bytes | None = scope["state"].get("body")
         if body is not None:
             digest.update(body, last=True)
         retry_count = headers.get("x-stainless-retry-count") if posts else None
@@ -217,7 +219,7 @@ class _Order:
 
     def _stored(self, answer: Answer) -> Answer | None:
         stored = idempotency.without_secrets(self.path, answer) if answer.worth_keeping else None
-        if self.key is None and (answer.status >= 300 or answer.body is None or stored != answer):
+        if self.key is None and (answer.status >= 300 or stored != answer):
             return None  # a retry of POST /keys makes a new key: the first one's text is lost for good
         return stored
 

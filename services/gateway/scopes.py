@@ -40,7 +40,10 @@ def spends_tokens(method: str, path: str) -> bool:
 
 
 def changes_something(method: str, path: str) -> bool:
-    """Whether the request leaves a trace: not looking, not asking a model, not searching, not checking a grader."""
+    """Whether the request leaves a trace: not looking, not asking a model, not searching, not checking a grader.
+
+    Of a chat whose answer is kept its body alone tells: see `kept_chats`.
+    """
     if method in _LOOKING or spends_tokens(method, path):
         return False
     steps = _steps(path)

@@ -31,11 +31,12 @@ _ROWS_A_STATEMENT = 1000
 
 @dataclass(frozen=True)
 class Indexed:
-    """A file cut and embedded, ready to be written. vectors: (len(chunks), dimensions)."""
+    """A file cut by `sizes` and embedded, ready to be written. vectors: (len(chunks), dimensions)."""
 
     file: SourceFile
     title: str
     chunks: Sequence[Chunk]
+    sizes: dict[str, int]
     vectors: Vectors
 
 
@@ -68,6 +69,7 @@ def replace_documents(session: Session, store: VectorStore, indexed: Sequence[In
             "file_id": one.file.id,
             "status": "completed",
             "last_error": None,
+            "chunking": one.sizes,
             "usage_bytes": sum(len(chunk.text.encode()) for chunk in one.chunks),
         }
         for one in indexed

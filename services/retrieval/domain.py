@@ -11,11 +11,29 @@ ACTIVE_SECONDS = 60
 
 @dataclass(frozen=True)
 class ToAttach:
-    """A file as its owner names it; `chunking` {most, overlap} is None for the store's."""
+    """A file as its owner names it; `chunking` {most, overlap} is None for the store's.
+
+    It is named in `field` of the order, or of the part of it that begins with `where`, such as "files.2.".
+    """
 
     file_id: str
     attributes: dict[str, Any]
     chunking: dict[str, Any] | None = None
+    field: str = "file_ids"
+    where: str = ""
+
+    @property
+    def param(self) -> str:
+        return self.where + self.field
+
+
+def sizes_used(asked: Mapping[str, int], reads: int | None) -> dict[str, int]:
+    """What passages are cut by: no more than the embedder reads, for what it does not read cannot be found by it.
+
+    An order beyond that is refused; the service's own sizes, and stores that are older than this rule, have to fit.
+    """
+    most = asked["most"] if reads is None else min(asked["most"], reads)
+    return {"most": most, "overlap": min(asked["overlap"], most // 2)}
 
 
 def expires_at(last_active_at: datetime, days: int | None) -> datetime | None:

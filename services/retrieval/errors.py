@@ -55,5 +55,20 @@ class NotAnEmbedder(InvalidInput):
         )
 
 
+class ChunksTooLong(InvalidInput):
+    """Passages longer than the embedder reads: their ends could not be found."""
+
+    code = "chunk_size_too_large"
+
+    @classmethod
+    def of(cls, asked: int, embedder: str, reads: int, *, where: str) -> "ChunksTooLong":
+        param = f"{where}chunking_strategy.static.max_chunk_size_tokens"
+        return cls(
+            f"{param} is {asked}, but the store's embedder, {embedder}, reads at most {reads} tokens of a passage. Ask "
+            "for no more than that, or leave chunking_strategy out.",
+            param=param,
+        )
+
+
 class TextTooLong(InvalidInput):
     code = "context_length_exceeded"

@@ -21,7 +21,7 @@ _MOST_DEPTH = 8
 _MOST_PARTS = 256
 
 
-class Comparison(Body):
+class ComparisonFilter(Body):
     """One attribute against a value: `in` and `nin` take a list, `gt`, `gte`, `lt` and `lte` a number."""
 
     type: Literal["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"]
@@ -29,7 +29,7 @@ class Comparison(Body):
     value: Scalar | Annotated[list[Scalar], Field(max_length=_MOST_PARTS)]
 
     @model_validator(mode="after")
-    def _compares_alike(self) -> "Comparison":
+    def _compares_alike(self) -> "ComparisonFilter":
         listed = isinstance(self.value, list)
         if (self.type in {"in", "nin"}) != listed:
             raise ValueError(f"a filter of type {self.type!r} takes {'one value' if listed else 'a list of values'}")
@@ -44,23 +44,23 @@ class Comparison(Body):
         return self.value if isinstance(self.value, list) else [self.value]
 
 
-class Compound(Body):
+class CompoundFilter(Body):
     """Several filters together."""
 
     type: Literal["and", "or"]
     filters: Annotated[list["Filter"], Field(min_length=1, max_length=_MOST_PARTS)]
 
 
-Filter = Annotated[Comparison | Compound, Field(discriminator="type")]
+Filter = Annotated[ComparisonFilter | CompoundFilter, Field(discriminator="type")]
 
 
-def shallow(found: Comparison | Compound) -> Comparison | Compound:
+def shallow(found: ComparisonFilter | CompoundFilter) -> ComparisonFilter | CompoundFilter:
     """The filter itself; ValueError when it nests too deep or compares with too many values for a planner."""
-    level: list[Comparison | Compound] = [found]
+    level: list[ComparisonFilter | CompoundFilter] = [found]
     parts = 0
     for _ in range(_MOST_DEPTH + 1):
-        parts += sum(len(one.values()) if isinstance(one, Comparison) else 1 for one in level)
-        level = [inner for one in level if isinstance(one, Compound) for inner in one.filters]
+        parts += sum(len(one.values()) if isinstance(one, ComparisonFilter) else 1 for one in level)
+        level = [inner for one in level if isinstance(one, CompoundFilter) for inner in one.filters]
         if parts > 4 * _MOST_PARTS:
             raise ValueError(f"filters compare with at most {4 * _MOST_PARTS} values together")
         if not level:
@@ -68,12 +68,12 @@ def shallow(found: Comparison | Compound) -> Comparison | Compound:
     raise ValueError(f"filters nest at most {_MOST_DEPTH} deep")
 
 
-def to_sql(found: Comparison | Compound, attributes: Any) -> Expression:
+def to_sql(found: ComparisonFilter | CompoundFilter, attributes: Any) -> Expression:
     """The condition that a filter puts on a jsonb column.
 
     An attribute that is missing, or of another type than the value, equals nothing and is ordered nowhere.
     """
-    if isinstance(found, Compound):
+    if isinstance(found, CompoundFilter):
         inner = [to_sql(part, attributes) for part in found.filters]
         return sa.and_(*inner) if found.type == "and" else sa.or_(*inner)
     if found.type in _ORDERED:

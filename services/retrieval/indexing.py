@@ -8,6 +8,7 @@ import numpy as np
 
 from services.retrieval import repository
 from services.retrieval.document_rows import Indexed, free_documents, refresh_statistics, replace_documents
+from services.retrieval.domain import sizes_used
 from services.retrieval.embedder import Embedder, Vectors
 from services.retrieval.extract import to_text
 from services.retrieval.passages import Chunk, cut, document_title
@@ -28,7 +29,7 @@ _FILE_ERRORS: dict[type[UpliftError], str] = {InvalidFile: "invalid_file", Unsup
 
 @dataclass(frozen=True)
 class Todo:
-    """A file to index, and how: {most, overlap} in tokens."""
+    """A file to index, and how its owner wants it cut: {most, overlap} in tokens."""
 
     file: SourceFile
     chunking: dict[str, Any]
@@ -78,9 +79,9 @@ def _index_batch(context: JobContext, store: VectorStore, todo: Sequence[Todo]) 
     """Read, cut and embed outside the transaction, write inside; a file that cannot be read fails alone."""
     wiring: RetrievalWiring = context.wiring  # type: ignore[assignment]
     embedder = wiring.embedder(store.embedder)
-    cuts: list[tuple[SourceFile, str, list[Chunk]]] = []
+    cuts: list[tuple[SourceFile, str, list[Chunk], dict[str, int]]] = []
     refused: list[tuple[SourceFile, UpliftError]] = []
-    for file, chunking in ((one.file, one.chunking) for one in todo):
+    for file, sizes in ((one.file, sizes_used(one.chunking, embedder.most_tokens)) for one in todo):
         try:
             with wiring.storage.open(store.project_id, file.blob_key) as stream:
                 text = to_text(file.filename, stream.read())
@@ -88,11 +89,11 @@ def _index_batch(context: JobContext, store: VectorStore, todo: Sequence[Todo]) 
             refused.append((file, error))
             continue
         title = document_title(text, file.filename.rsplit("/", 1)[-1].rsplit(".", 1)[0])
-        cuts.append((file, title, _cut(chunking, embedder, text, title)))
-    vectors = _embed(context, embedder, [chunk for _, _, chunks in cuts for chunk in chunks])
-    bounds = np.cumsum([len(chunks) for _, _, chunks in cuts])[:-1]
+        cuts.append((file, title, _cut(sizes, embedder, text, title), sizes))
+    vectors = _embed(context, embedder, [chunk for _, _, chunks, _ in cuts for chunk in chunks])
+    bounds = np.cumsum([len(chunks) for _, _, chunks, _ in cuts])[:-1]
     parts = np.split(vectors, bounds) if cuts else []
-    indexed = [Indexed(file, title, chunks, own) for (file, title, chunks), own in zip(cuts, parts, strict=True)]
+    indexed = [Indexed(*one, own) for one, own in zip(cuts, parts, strict=True)]
     with context.transaction() as session:
         # a file that was detached, attached anew or cancelled in the meantime is not this job's any more
         repository.get_store(session, store.id)
@@ -105,15 +106,13 @@ def _index_batch(context: JobContext, store: VectorStore, todo: Sequence[Todo]) 
                 repository.fail_file(session, store.id, file.id, code=code, message=refusal.message)
 
 
-def _cut(chunking: dict[str, Any], embedder: Embedder, text: str, title: str) -> list[Chunk]:
-    """Passages no longer than was asked for and the embedder reads: what it does not read cannot be found by it."""
-    most = min(chunking["most"], embedder.most_tokens)
+def _cut(sizes: dict[str, int], embedder: Embedder, text: str, title: str) -> list[Chunk]:
     return cut(
         text,
         fallback_title=title,
         count=lambda piece: embedder.count_tokens([piece])[0],
-        most=most,
-        overlap=min(chunking["overlap"], most // 2),
+        most=sizes["most"],
+        overlap=sizes["overlap"],
         whole=embedder.most_tokens,
     )
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from services.retrieval.domain import is_stale
+from services.retrieval.domain import ToAttach, is_stale
 from services.retrieval.errors import (
     CursorNotFound,
     FileNotFound,
@@ -96,12 +96,12 @@ def list_stores(session: Session, window: Window) -> tuple[list[VectorStore], bo
     return rows_in(session, sa.select(VectorStore), (VectorStore.created_at, VectorStore.id), window, place_of)
 
 
-def source_files(session: Session, file_ids: Sequence[str]) -> dict[str, SourceFile]:
-    """The project's files by id; FileNotFound names the first that is missing."""
-    found = existing_files(session, file_ids)
-    for file_id in file_ids:
-        if file_id not in found:
-            raise FileNotFound(f"There is no file {file_id!r} in this project.", param="file_ids")
+def source_files(session: Session, files: Sequence[ToAttach]) -> dict[str, SourceFile]:
+    """The project's files by id; FileNotFound names the first that is missing, and the field that names it."""
+    found = existing_files(session, [one.file_id for one in files])
+    for one in files:
+        if one.file_id not in found:
+            raise FileNotFound(f"There is no file {one.file_id!r} in this project.", param=one.param)
     return found
 
 

@@ -53,7 +53,7 @@ class StaticChunking(Body):
 
     max_chunk_size_tokens: Annotated[
         int,
-        Field(ge=20, le=4096, description="A passage is never longer; nor than the embedder reads, if that is less."),
+        Field(ge=20, le=4096, description="A passage is never longer. More than the embedder reads is refused."),
     ]
     chunk_overlap_tokens: Annotated[
         int, Field(ge=0, description="Tokens of whole sentences that a passage repeats from the one before it.")
@@ -67,7 +67,7 @@ class StaticChunking(Body):
 
 
 class ChunkingStrategy(Body):
-    """`auto` takes the service's sizes, `static` brings its own."""
+    """`auto` takes the service's sizes (of a file: its store's), as far as the embedder reads; `static` has its own."""
 
     type: Literal["auto", "static"]
     static: StaticChunking | None = None
@@ -132,9 +132,10 @@ class AttachFile(Body):
     attributes: Attributes | None = None
     chunking_strategy: ChunkingStrategy | None = None
 
-    def ordered(self) -> ToAttach:
+    def ordered(self, where: str = "") -> ToAttach:
+        """The file with what is said of it; `where` is what its fields' names begin with."""
         sizes = self.chunking_strategy.sizes() if self.chunking_strategy else None
-        return ToAttach(self.file_id, dict(self.attributes or {}), sizes)
+        return ToAttach(self.file_id, dict(self.attributes or {}), sizes, "file_id", where)
 
 
 class UpdateFile(Body):
@@ -176,7 +177,7 @@ class CreateBatch(Body):
     def ordered(self) -> list[ToAttach]:
         """The files with what is said of each, each once."""
         if self.files is not None:
-            return [file.ordered() for file in self.files]
+            return [file.ordered(f"files.{number}.") for number, file in enumerate(self.files)]
         attributes = dict(self.attributes or {})
         sizes = self.chunking_strategy.sizes() if self.chunking_strategy else None
         return [ToAttach(file_id, attributes, sizes) for file_id in dict.fromkeys(self.file_ids or ())]

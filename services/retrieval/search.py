@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.orm import Session
 
 from services.retrieval.embedder import Vectors
-from services.retrieval.filters import Comparison, Compound, to_sql
+from services.retrieval.filters import ComparisonFilter, CompoundFilter, to_sql
 from services.retrieval.lexemes import compounds, quote
 from services.retrieval.ranking import Candidate, Collection, rank
 from services.retrieval.tables import Document, PassageRow, VectorStoreFile
@@ -41,7 +41,7 @@ def search(
     *,
     k: int,
     mode: str = "hybrid",
-    filters: Comparison | Compound | None = None,
+    filters: ComparisonFilter | CompoundFilter | None = None,
 ) -> list[dict[str, Any]]:
     """The k best passages, best first. `vector` is (dimensions,), needed unless the mode is "text"."""
     most = max(_CANDIDATES, k)
@@ -61,7 +61,7 @@ def search(
     return _passages(session, rank(candidates, words, collection, mode)[:k])
 
 
-def _allowed_documents(store_id: str, filters: Comparison | Compound | None) -> Allowed:
+def _allowed_documents(store_id: str, filters: ComparisonFilter | CompoundFilter | None) -> Allowed:
     """The documents whose file passes the filters; None without filters."""
     if filters is None:
         return None

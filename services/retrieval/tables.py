@@ -48,7 +48,7 @@ class VectorStoreFile(TenantRow, Base):
     attributes: Mapped[dict[str, Any]]
     usage_bytes: Mapped[int] = mapped_column(sa.BigInteger, server_default="0")
     chunking: Mapped[dict[str, Any] | None]
-    """None for the store's own."""
+    """None for the store's own; of a file that is indexed, what it was cut by."""
     job_id: Mapped[str | None]
     """The job that is to index it, or was: no other may."""
     created_at: Mapped[datetime] = mapped_column(_MOMENT, server_default=sa.func.now())

@@ -100,7 +100,8 @@ def _fill(session: Session, project: str, rng: np.random.Generator, passages: in
         file = SourceFile(id=f"file-{number}", filename=f"{number}.md", blob_key="", bytes=0)
         chunks = [Chunk(_text(rng, 3), _text(rng, 60), 80) for _ in range(min(_PASSAGES_A_FILE, passages - number))]
         attach(session, store, [Attachment(file, {})], job_id="none")
-        replace_documents(session, store, [Indexed(file, "title", chunks, _vectors(rng, len(chunks)))])
+        sizes = {"most": 80, "overlap": 0}
+        replace_documents(session, store, [Indexed(file, "title", chunks, sizes, _vectors(rng, len(chunks)))])
     return store.id
 
 

@@ -233,12 +233,28 @@ def test_runs_no_request_twice_whose_answer_is_not_kept(http: TestClient, key: s
     assert ran.times == 1
 
 
+@pytest.mark.parametrize("path", ["stream", "long"])
+def test_makes_nothing_twice_for_a_clients_retry_whose_first_answer_is_not_kept(
+    http: TestClient, key: str, ran: Ran, path: str
+) -> None:
+    first, again = (retried(http, key, f"probes/{path}", count) for count in (0, 1))
+    assert first.status_code == 200
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "idempotent_answer_not_kept")
+    assert again.headers["x-should-retry"] == "false"
+    assert ran.times == 1
+    assert retried(http, key, f"probes/{path}", 0).status_code == 200  # no retry, so another order
+
+
 def test_runs_a_request_again_whose_stream_broke_off(http: TestClient, key: str, ran: Ran) -> None:
     headers = bearer(key) | {"Idempotency-Key": "broken"}
     for _ in range(2):
         with contextlib.suppress(httpx.HTTPError):
             http.post("/v1/probes/broken_stream", headers=headers, json={})
     assert ran.times == 2
+    for count in (0, 1):
+        with contextlib.suppress(httpx.HTTPError):
+            retried(http, key, "probes/broken_stream", count)
+    assert ran.times == 4
 
 
 @pytest.mark.parametrize("name", ["", "x" * 256, "a\tb"])

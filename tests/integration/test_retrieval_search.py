@@ -39,6 +39,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "type.md": {"kind": "enum", "year": "unknown"},
 }
 Ask = Callable[..., list[str]]
+_SIZES = {"most": 256, "overlap": 0}
 
 
 def write_store(session: Session, project_id: str, texts: dict[str, tuple[str, str]]) -> str:
@@ -51,7 +52,7 @@ def write_store(session: Session, project_id: str, texts: dict[str, tuple[str, s
         file = SourceFile(id=new_id("file-"), filename=name, blob_key="", bytes=0)
         repository.attach(session, store, [Attachment(file, ATTRIBUTES.get(name, {}))], job_id="none")
         vectors = embedder.embed([f"{title}\n{text}"])
-        replace_documents(session, store, [Indexed(file, title, [Chunk(title, text, 12)], vectors)])
+        replace_documents(session, store, [Indexed(file, title, [Chunk(title, text, 12)], _SIZES, vectors)])
     return store.id
 
 

@@ -15,7 +15,9 @@ from shared.jobs import Job
 from shared.jobs.runner import JobRunner
 from shared.settings import Settings
 from shared.storage import Storage
+from shared.stored_bytes import stored_bytes
 from tests.conftest import make_project
+from tests.factories.quotas import grant
 from tests.fakes.retrieval_parts import Parts
 
 pytestmark = pytest.mark.stack
@@ -79,6 +81,35 @@ def test_makes_a_store_of_hundreds_of_files_in_few_transactions(parts: Parts) ->
     parts.work(store.id)
     assert parts.count(PassageRow, store.id) == 200
     assert parts.ask(store.id, "what is item_137", max_num_results=1) == ["d137.md"]
+
+
+def test_counts_passages_as_stored_also_before_they_are_there(parts: Parts, admin_database: Database) -> None:
+    def counted() -> dict[str, int]:
+        with parts.database.transaction(parts.project_id) as session:
+            return {kind: size for kind, size in stored_bytes(session, parts.project_id).items() if size}
+
+    files = parts.upload(a_md="words of one file", b_md="and of another", broken_txt=b"caf\xe9")
+    sent = len("words of one file") + len("and of another") + len(b"caf\xe9")
+    assert counted() == {"files": sent}
+    grant(admin_database, parts.project_id, stored_bytes=2 * sent)
+    store = parts.client.vector_stores.create(file_ids=files)
+    assert counted() == {"files": sent, "vector stores": sent}
+    full: list[tuple[str, Callable[[], object]]] = [
+        ("file_ids", lambda: parts.client.vector_stores.create(file_ids=files[:1])),
+        ("file_id", lambda: parts.client.vector_stores.files.create(store.id, file_id=files[0])),
+        ("file_ids", lambda: parts.client.vector_stores.file_batches.create(store.id, file_ids=files[:1])),
+    ]
+    for param, attach in full:
+        with pytest.raises(openai.RateLimitError, match=f"vector stores: {sent}") as refused:
+            attach()
+        assert (refused.value.code, refused.value.param) == ("insufficient_quota", param)
+    assert parts.work(store.id) == ["succeeded"]
+    usage = parts.client.vector_stores.retrieve(store.id).usage_bytes
+    assert counted() == {"files": sent, "vector stores": usage}, "nothing of the file that failed"
+    parts.client.files.delete(files[0])
+    assert counted()["vector stores"] == usage
+    parts.client.vector_stores.delete(store.id)
+    assert "vector stores" not in counted()
 
 
 def test_indexes_nothing_twice_when_delivered_again(parts: Parts, project_id: str) -> None:

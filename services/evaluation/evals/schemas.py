@@ -20,6 +20,8 @@ Role = Literal["user", "assistant", "system", "developer"]
 TextMetric = Literal[
     "fuzzy_match", "bleu", "gleu", "meteor", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
 ]
+OwnMetric = Literal["exact_match", "token_f1", "chrf"]
+"""What our evaluations measure beyond OpenAI's metrics."""
 
 
 TokenLimit = Annotated[
@@ -84,7 +86,10 @@ class TextSimilarity(Strict):
     name: Name
     input: str
     reference: str
-    evaluation_metric: TextMetric | Literal["cosine"]
+    evaluation_metric: Annotated[
+        Literal[TextMetric, OwnMetric, "cosine"],
+        Field(description="OpenAI's metrics, and three of ours: `exact_match`, `token_f1` and `chrf`."),
+    ]
     pass_threshold: Annotated[float, Field(ge=0, le=1)]
 
     def templates(self) -> Iterator[tuple[str, str]]:
@@ -202,27 +207,29 @@ def _supported_config(found: Any) -> Any:
 class CreateEval(Strict):
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "name": "support tickets",
-                "data_source_config": {
-                    "type": "custom",
-                    "item_schema": {
-                        "type": "object",
-                        "properties": {"ticket": {"type": "string"}, "label": {"type": "string"}},
-                        "required": ["ticket", "label"],
+            "examples": [
+                {
+                    "name": "support tickets",
+                    "data_source_config": {
+                        "type": "custom",
+                        "item_schema": {
+                            "type": "object",
+                            "properties": {"ticket": {"type": "string"}, "label": {"type": "string"}},
+                            "required": ["ticket", "label"],
+                        },
+                        "include_sample_schema": True,
                     },
-                    "include_sample_schema": True,
-                },
-                "testing_criteria": [
-                    {
-                        "type": "string_check",
-                        "name": "right label",
-                        "input": "{{sample.output_text}}",
-                        "operation": "ilike",
-                        "reference": "{{item.label}}",
-                    }
-                ],
-            }
+                    "testing_criteria": [
+                        {
+                            "type": "string_check",
+                            "name": "right label",
+                            "input": "{{sample.output_text}}",
+                            "operation": "ilike",
+                            "reference": "{{item.label}}",
+                        }
+                    ],
+                }
+            ]
         }
     )
 
@@ -237,7 +244,7 @@ class CreateEval(Strict):
 class UpdateEval(Strict):
     """Only what is given changes; an eval's rows and criteria never do."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"name": "support tickets, second round"}})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "support tickets, second round"}]})
 
     name: Annotated[str, Field(max_length=200)] = ""
     metadata: Metadata | None = None

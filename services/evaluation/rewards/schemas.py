@@ -120,17 +120,19 @@ Supported = Annotated[Grader, BeforeValidator(_supported)]
 class RunGrader(Strict):
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "grader": {
-                    "type": "string_check",
-                    "name": "right label",
-                    "input": "{{sample.output_text}}",
-                    "operation": "ilike",
-                    "reference": "{{item.label}}",
-                },
-                "model_sample": "It is a hardware fault.",
-                "item": {"ticket": "My screen is black.", "label": "Hardware"},
-            }
+            "examples": [
+                {
+                    "grader": {
+                        "type": "string_check",
+                        "name": "right label",
+                        "input": "{{sample.output_text}}",
+                        "operation": "ilike",
+                        "reference": "{{item.label}}",
+                    },
+                    "model_sample": "It is a hardware fault.",
+                    "item": {"ticket": "My screen is black.", "label": "Hardware"},
+                }
+            ]
         }
     )
 
@@ -144,29 +146,31 @@ class RunGrader(Strict):
 class ValidateGrader(Strict):
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "grader": {
-                    "type": "multi",
-                    "name": "right and close",
-                    "graders": {
-                        "right": {
-                            "type": "string_check",
-                            "name": "right",
-                            "input": "{{sample.output_text}}",
-                            "operation": "ilike",
-                            "reference": "{{item.label}}",
+            "examples": [
+                {
+                    "grader": {
+                        "type": "multi",
+                        "name": "right and close",
+                        "graders": {
+                            "right": {
+                                "type": "string_check",
+                                "name": "right",
+                                "input": "{{sample.output_text}}",
+                                "operation": "ilike",
+                                "reference": "{{item.label}}",
+                            },
+                            "close": {
+                                "type": "text_similarity",
+                                "name": "close",
+                                "input": "{{sample.output_text}}",
+                                "reference": "{{item.label}}",
+                                "evaluation_metric": "fuzzy_match",
+                            },
                         },
-                        "close": {
-                            "type": "text_similarity",
-                            "name": "close",
-                            "input": "{{sample.output_text}}",
-                            "reference": "{{item.label}}",
-                            "evaluation_metric": "fuzzy_match",
-                        },
-                    },
-                    "calculate_output": "0.8 * right + 0.2 * close",
+                        "calculate_output": "0.8 * right + 0.2 * close",
+                    }
                 }
-            }
+            ]
         }
     )
 

@@ -1,7 +1,10 @@
 """Rows in OpenAI's shapes."""
 
+from pathlib import Path
 from typing import Any
 
+from services.retrieval.domain import sizes_used
+from services.retrieval.embedder_reach import reach
 from services.retrieval.tables import FileBatch, VectorStore, VectorStoreFile
 from shared.clock import now, unix
 
@@ -26,10 +29,10 @@ def store_object(store: VectorStore, counts: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def file_object(store: VectorStore, file: VectorStoreFile) -> dict[str, Any]:
-    """`auto` is answered by what it chose."""
-    chunking = file.chunking or store.chunking
-    sizes = {"max_chunk_size_tokens": chunking["most"], "chunk_overlap_tokens": chunking["overlap"]}
+def file_object(store: VectorStore, file: VectorStoreFile, models_dir: Path) -> dict[str, Any]:
+    """`auto` is answered by what it chose, and older orders for more than the embedder reads by what it reads."""
+    used = sizes_used(file.chunking or store.chunking, reach(models_dir, store.embedder))
+    sizes = {"max_chunk_size_tokens": used["most"], "chunk_overlap_tokens": used["overlap"]}
     return {
         "id": file.file_id,
         "object": "vector_store.file",

@@ -5,20 +5,25 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from services.retrieval import repository, store_life
+from services.retrieval.answers import DeletedVectorStore, SearchResults, VectorStoreObject
+from services.retrieval.embedder_reach import refuse_unread
 from services.retrieval.ranking import best_of_each
 from services.retrieval.routes.edge import Listed, Live, Parts, Who, ask_again
 from services.retrieval.routes.objects import result_object, store_object
 from services.retrieval.schemas import CreateStore, Search, UpdateStore
 from services.retrieval.settings import RetrievalSettings
+from shared.answers import Page, answering
 from shared.web import page, while_connected
 
 router = APIRouter(prefix="/vector_stores")
 _SEARCH_SECONDS = 30.0
 
 
-@router.post("")
+@router.post("", responses=answering(VectorStoreObject))
 def create_store(body: CreateStore, who: Who, parts: Parts) -> dict[str, Any]:
     """Create a store; its files are indexed by a job, so it is `in_progress` at first."""
+    settings, sizes = RetrievalSettings(), body.chunking_strategy.sizes() if body.chunking_strategy else None
+    refuse_unread(sizes, parts.settings.models_dir, settings.embedder)
     with parts.database.transaction(who.project_id) as session:
         store = store_life.create_store(
             session,
@@ -27,14 +32,14 @@ def create_store(body: CreateStore, who: Who, parts: Parts) -> dict[str, Any]:
             description=body.description,
             file_ids=body.file_ids,
             metadata=dict(body.metadata or {}),
-            chunking=body.chunking_strategy.sizes() if body.chunking_strategy else None,
+            chunking=sizes,
             expires_days=body.expires_after.days if body.expires_after else None,
-            settings=RetrievalSettings(),
+            settings=settings,
         )
         return store_object(store, repository.file_counts(session, [store.id])[store.id])
 
 
-@router.get("")
+@router.get("", responses=answering(Page[VectorStoreObject]))
 def list_stores(who: Who, parts: Parts, listed: Listed) -> dict[str, Any]:
     """The project's stores, newest first unless `order=asc`."""
     with parts.database.transaction(who.project_id) as session:
@@ -44,7 +49,7 @@ def list_stores(who: Who, parts: Parts, listed: Listed) -> dict[str, Any]:
         return page([store_object(store, counts[store.id]) for store in found], has_more=more)
 
 
-@router.get("/{store_id}")
+@router.get("/{store_id}", responses=answering(VectorStoreObject))
 def show_store(store_id: str, who: Who, parts: Parts, response: Response) -> dict[str, Any]:
     """One store with its file counts."""
     with parts.database.transaction(who.project_id) as session:
@@ -54,7 +59,7 @@ def show_store(store_id: str, who: Who, parts: Parts, response: Response) -> dic
     return shown
 
 
-@router.post("/{store_id}")
+@router.post("/{store_id}", responses=answering(VectorStoreObject))
 def update_store(store_id: str, body: UpdateStore, who: Who, parts: Parts) -> dict[str, Any]:
     """Change name, metadata or expiry: what is left out stays, null clears. An expired store stays expired."""
     with parts.database.transaction(who.project_id) as session:
@@ -62,7 +67,7 @@ def update_store(store_id: str, body: UpdateStore, who: Who, parts: Parts) -> di
         return store_object(store, repository.file_counts(session, [store_id])[store_id])
 
 
-@router.delete("/{store_id}")
+@router.delete("/{store_id}", responses=answering(DeletedVectorStore))
 def delete_store(store_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Delete a store with its passages; the files themselves stay."""
     with parts.database.transaction(who.project_id) as session:
@@ -70,7 +75,7 @@ def delete_store(store_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
 
-@router.post("/{store_id}/search")
+@router.post("/{store_id}/search", responses=answering(SearchResults))
 async def search_store(request: Request, store_id: str, body: Search, who: Who, live: Live) -> dict[str, Any]:
     """The best passages for a query (or several), by words and meaning unless `mode` says otherwise."""
     queries = [body.query] if isinstance(body.query, str) else body.query

@@ -190,6 +190,13 @@ def test_knows_nothing_of_a_path_outside_the_contract(client: openai.OpenAI) -> 
     assert not_allowed.value.response.headers["allow"] == "GET, POST"
 
 
+@covers("beta.chat.completions.create")
+def test_answers_a_chat_under_its_older_name_too(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": CHAT, "messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
+    plain, beta = (where.completions.create(**asked, max_tokens=3) for where in (client.chat, client.beta.chat))
+    assert beta.choices == plain.choices
+
+
 @covers("files.content")
 def test_streams_a_download(client: openai.OpenAI) -> None:
     content = sums(6000, 200)

@@ -72,6 +72,23 @@ def test_gives_a_reward_with_every_field(client: openai.OpenAI, grader: Any, sam
     assert errors.truncated_observation_error is errors.python_grader_server_error is False
 
 
+@covers("fine_tuning.alpha.graders.run", "evals.create")
+@pytest.mark.parametrize(
+    ("metric", "sample", "reward"),
+    [("exact_match", "paris.", 1.0), ("token_f1", "Paris it is", 0.5), ("chrf", "Paris", 1.0)],
+)
+def test_compares_by_our_own_metrics_too(client: openai.OpenAI, metric: Any, sample: str, reward: float) -> None:
+    grader = CLOSE | {"evaluation_metric": metric}
+    ran = client.fine_tuning.alpha.graders.run(grader=grader, model_sample=sample, item=ITEM)
+    assert ran.reward == pytest.approx(reward)
+    made = client.evals.create(
+        data_source_config={"type": "custom", "item_schema": {"type": "object"}, "include_sample_schema": True},
+        testing_criteria=[grader | {"pass_threshold": 0.5}],
+    )
+    read: Any = made.testing_criteria[0]  # of whichever type: the client's own lists OpenAI's metrics alone
+    assert (read.type, read.evaluation_metric) == ("text_similarity", metric)
+
+
 @covers("fine_tuning.alpha.graders.run")
 def test_lets_a_model_give_the_reward_and_counts_its_tokens(client: openai.OpenAI) -> None:
     ran = client.fine_tuning.alpha.graders.run(grader=SCORED, model_sample="Paris")

@@ -16,6 +16,7 @@ from services.evaluation.evals.graders.score_model import ScoreModelGrader, read
 from services.evaluation.evals.graders.string_check import holds
 from services.evaluation.evals.graders.text_similarity import METRICS
 from services.evaluation.evals.schemas import Criterion
+from services.evaluation.metrics import METRICS as OURS
 
 ADAPTER: TypeAdapter[Criterion] = TypeAdapter(Criterion)
 SCOPE = {"item": {"answer": "Paris"}, "sample": {"output_text": "paris"}}
@@ -84,6 +85,12 @@ def test_a_string_check_grades_what_its_templates_say() -> None:
         # repetitions count once for each in the other: 2 shared of 3 + 2
         ("rouge_1", "red red", "red red red", 0.8),
         ("rouge_l", "red green blue", "red blue green", 2 / 3),
+        ("exact_match", "The answer is 4.", "answer is 4", 1.0),  # once both are normalised
+        ("exact_match", "4", "5", 0.0),
+        # 2 shared words of 3 + 4, whatever their order
+        ("token_f1", "red green blue", "blue red white grey", 4 / 7),
+        # P and R over n-grams of 1 and 2 characters: (1 / 2 + 0) / 2, so F is that too
+        ("chrf", "ab", "ac", 0.25),
     ],
 )
 def test_metrics_give_what_a_hand_works_out(metric: str, reference: str, answer: str, score: float) -> None:
@@ -100,6 +107,14 @@ def test_every_metric_lies_between_0_and_1(metric: str, reference: str, answer: 
 @given(st.sampled_from(sorted(set(METRICS) - {"meteor"})), st.text())
 def test_equal_texts_are_as_alike_as_can_be(metric: str, text: str) -> None:
     assert METRICS[metric](text, text) == pytest.approx(1)
+
+
+def test_a_similarity_takes_every_metric_of_our_evaluations_that_compares_two_texts() -> None:
+    compare = {name for name, metric in OURS.items() if metric.share and metric.more_is_better}
+    assert compare == {"exact_match", "token_f1", "rouge_l", "chrf"}
+    for name in compare:
+        judge = made(type="text_similarity", evaluation_metric=name, pass_threshold=0, **BOTH)
+        assert judge.grade(SCOPE).score == OURS[name].score("Paris", "paris")
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))

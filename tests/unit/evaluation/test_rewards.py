@@ -86,6 +86,9 @@ def checked(grader: dict[str, Any]) -> dict[str, Any]:
         (CLOSE, "Pari", 8 / 9),
         (CLOSE | {"pass_threshold": 1}, "Pari", 8 / 9),  # the score, whatever would pass
         (COSINE, "Paris", 0.6),
+        (CLOSE | {"evaluation_metric": "exact_match"}, "paris.", 1.0),
+        (CLOSE | {"evaluation_metric": "token_f1"}, "Paris it is", 0.5),
+        (CLOSE | {"evaluation_metric": "chrf"}, "Paris", 1.0),
     ],
 )
 def test_the_reward_is_the_graders_score(grader: dict[str, Any], sample: str, reward: float) -> None:

@@ -1,4 +1,4 @@
-"""How alike two texts are, 0..1, by one of eleven metrics."""
+"""How alike two texts are, 0..1: by a metric that OpenAI has, by one of our evaluations, or by vectors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -7,11 +7,14 @@ from services.evaluation.evals import templates
 from services.evaluation.evals.domain import Grade, Usage
 from services.evaluation.evals.schemas import TextSimilarity
 from services.evaluation.metrics.bleu import bleu
+from services.evaluation.metrics.chrf import chrf
+from services.evaluation.metrics.exact_match import exact_match
 from services.evaluation.metrics.fuzzy_match import fuzzy_match
 from services.evaluation.metrics.gleu import gleu
 from services.evaluation.metrics.meteor import meteor
 from services.evaluation.metrics.rouge_l import rouge_l
 from services.evaluation.metrics.rouge_n import rouge_n
+from services.evaluation.metrics.token_f1 import token_f1
 
 
 def _rouge(n: int) -> Callable[[str, str], float]:
@@ -25,6 +28,9 @@ METRICS: dict[str, Callable[[str, str], float]] = {
     "meteor": meteor,
     **{f"rouge_{n}": _rouge(n) for n in range(1, 6)},
     "rouge_l": rouge_l,
+    "exact_match": exact_match,
+    "token_f1": token_f1,
+    "chrf": chrf,
 }
 """(reference, answer) → 0..1"""
 
