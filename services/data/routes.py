@@ -10,6 +10,14 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from services.data import handlers, repository
+from services.data.answers import (
+    DatasetObject,
+    DeletedDataset,
+    DeletedFile,
+    ExampleObject,
+    FileObject,
+    ListedDataset,
+)
 from services.data.domain import Split
 from services.data.errors import UploadRefused
 from services.data.file_rules import PURPOSES
@@ -17,6 +25,7 @@ from services.data.multipart import expires_after, read_form
 from services.data.schemas import CreateDataset, CreateRaftDataset, dataset_object, example_object, file_object
 from services.data.settings import DataSettings
 from services.data.tables import Dataset
+from shared.answers import Page, answering
 from shared.files import File, get_file
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
@@ -41,6 +50,12 @@ _UPLOAD_FORM = {
                         "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
                         "expires_after[seconds]": {"type": "integer"},
                     },
+                    "examples": [
+                        {
+                            "file": '{"question": "How long does the kettle take?", "answer": "Three minutes."}',
+                            "purpose": "fine-tune",
+                        }
+                    ],
                 }
             }
         },
@@ -48,7 +63,7 @@ _UPLOAD_FORM = {
 }
 
 
-@router.post("/files", openapi_extra=_UPLOAD_FORM)
+@router.post("/files", openapi_extra=_UPLOAD_FORM, responses=answering(FileObject))
 async def upload_file(request: Request, who: Who, parts: Parts) -> dict[str, Any]:
     """Upload a file. Equal content is stored once in a project; without `expires_after` it is kept until deleted."""
     async with read_form(request, DataSettings().max_upload_bytes, file="file", fields=_UPLOAD_FIELDS) as form:
@@ -66,7 +81,7 @@ async def upload_file(request: Request, who: Who, parts: Parts) -> dict[str, Any
     return file_object(row)
 
 
-@router.get("/files")
+@router.get("/files", responses=answering(Page[FileObject]))
 def list_files(
     who: Who,
     parts: Parts,
@@ -83,7 +98,7 @@ def list_files(
         return page([file_object(row) for row in found], has_more=more)
 
 
-@router.get("/files/{file_id}")
+@router.get("/files/{file_id}", responses=answering(FileObject))
 def show_file(file_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One file."""
     with parts.database.transaction(who.project_id) as session:
@@ -105,28 +120,28 @@ def measure_file(file_id: str, who: Who, parts: Parts) -> Response:
     return Response(media_type=_DOWNLOAD_TYPE, headers=_download_headers(row))
 
 
-@router.delete("/files/{file_id}")
+@router.delete("/files/{file_id}", responses=answering(DeletedFile))
 def delete_file(file_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Delete a file. Datasets and vector stores made of it stay as they are."""
     handlers.delete_file(parts, who.project_id, file_id)
     return {"id": file_id, "object": "file", "deleted": True}
 
 
-@router.post("/datasets")
+@router.post("/datasets", responses=answering(DatasetObject))
 def create_dataset(body: CreateDataset, who: Who, parts: Parts) -> dict[str, Any]:
     """Import an uploaded file of examples: a job cleans, splits and freezes it."""
     with parts.database.transaction(who.project_id) as session:
         return _shown(session, handlers.create_dataset(session, who.project_id, body))
 
 
-@router.post("/datasets/raft")
+@router.post("/datasets/raft", responses=answering(DatasetObject))
 def create_raft_dataset(body: CreateRaftDataset, who: Who, parts: Parts) -> dict[str, Any]:
     """Derive a training set whose questions carry passages as a vector store returns them."""
     with parts.database.transaction(who.project_id) as session:
         return _shown(session, handlers.create_raft_dataset(session, who.project_id, body))
 
 
-@router.get("/datasets")
+@router.get("/datasets", responses=answering(Page[ListedDataset]))
 def list_datasets(
     who: Who,
     parts: Parts,
@@ -140,14 +155,14 @@ def list_datasets(
         return page(_objects(session, found, with_report=False), has_more=more)
 
 
-@router.get("/datasets/{dataset_id}")
+@router.get("/datasets/{dataset_id}", responses=answering(DatasetObject))
 def show_dataset(dataset_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One dataset with its quality report."""
     with parts.database.transaction(who.project_id) as session:
         return _shown(session, repository.get_dataset(session, dataset_id))
 
 
-@router.get("/datasets/{dataset_id}/examples")
+@router.get("/datasets/{dataset_id}/examples", responses=answering(Page[ExampleObject]))
 def list_examples(
     dataset_id: str,
     who: Who,
@@ -162,7 +177,7 @@ def list_examples(
         return page([example_object(row) for row in found], has_more=more)
 
 
-@router.delete("/datasets/{dataset_id}")
+@router.delete("/datasets/{dataset_id}", responses=answering(DeletedDataset))
 def delete_dataset(dataset_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Delete a dataset and its examples. What was trained or measured on it keeps its id and hash."""
     with parts.database.transaction(who.project_id) as session:

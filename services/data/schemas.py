@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from services.data.tables import Dataset, ExampleRow
 from shared.body import Body
@@ -26,6 +26,12 @@ class SplitShares(Body):
 class CreateDataset(Body):
     """Import an uploaded file as a dataset."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"file": "file-abc", "split": {"train": 0.7, "validation": 0.1, "test": 0.2}, "seed": 0}]
+        },
+    )
+
     file: str
     name: _Name | None = None
     documents_key: _Name | None = None
@@ -36,6 +42,10 @@ class CreateDataset(Body):
 
 class CreateRaftDataset(Body):
     """Derive a retrieval-aware training set from a dataset and a corpus."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"dataset": "ds_abc", "vector_store": "vs_abc", "k": 3, "gold_share": 0.9}]},
+    )
 
     dataset: str
     vector_store: str

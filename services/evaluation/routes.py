@@ -6,8 +6,15 @@ from fastapi import APIRouter, Depends, Query, Response
 from sqlalchemy.orm import Session
 
 from services.evaluation import handlers, material, repository
+from services.evaluation.answers import (
+    EvaluationAnswer,
+    EvaluationObject,
+    ExperimentObject,
+    ExperimentWithSteps,
+)
 from services.evaluation.errors import ReportNotReady
 from services.evaluation.handlers import SingleEvaluation
+from services.evaluation.report_answers import ExperimentReport
 from services.evaluation.schemas import (
     CreateEvaluation,
     CreateExperiment,
@@ -17,6 +24,7 @@ from services.evaluation.schemas import (
     step_object,
 )
 from services.evaluation.tables import ExperimentRow
+from shared.answers import Page, answering
 from shared.errors import NotFound
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
@@ -29,7 +37,7 @@ _PAGE_POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsaf
 """A report is text and pictures: whatever a model wrote into it, nothing in it may run."""
 
 
-@router.post("/experiments")
+@router.post("/experiments", responses=answering(ExperimentWithSteps))
 def create_experiment(body: CreateExperiment, who: Who, parts: Parts) -> dict[str, Any]:
     """Start comparing variants on the dataset; the answer has every step."""
     with parts.database.transaction(who.project_id) as session:
@@ -37,7 +45,7 @@ def create_experiment(body: CreateExperiment, who: Who, parts: Parts) -> dict[st
         return _with_steps(session, handlers.create_experiment(session, who.project_id, spec, parts.settings))
 
 
-@router.get("/experiments")
+@router.get("/experiments", responses=answering(Page[ExperimentObject]))
 def list_experiments(who: Who, parts: Parts, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
     """The project's experiments, newest first, without their steps."""
     with parts.database.transaction(who.project_id) as session:
@@ -45,21 +53,21 @@ def list_experiments(who: Who, parts: Parts, after: str | None = None, limit: Li
         return page([experiment_object(row) for row in found], has_more=more)
 
 
-@router.get("/experiments/{experiment_id}")
+@router.get("/experiments/{experiment_id}", responses=answering(ExperimentWithSteps))
 def show_experiment(experiment_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One experiment with every step and how far its job is."""
     with parts.database.transaction(who.project_id) as session:
         return _with_steps(session, repository.experiment(session, experiment_id))
 
 
-@router.post("/experiments/{experiment_id}/cancel")
+@router.post("/experiments/{experiment_id}/cancel", responses=answering(ExperimentWithSteps))
 def cancel_experiment(experiment_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Stop it and the jobs it waits for; what was measured is kept."""
     with parts.database.transaction(who.project_id) as session:
         return _with_steps(session, handlers.cancel_experiment(session, experiment_id))
 
 
-@router.get("/experiments/{experiment_id}/report")
+@router.get("/experiments/{experiment_id}/report", responses=answering(ExperimentReport))
 def show_report(experiment_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """The report as JSON."""
     with parts.database.transaction(who.project_id) as session:
@@ -83,7 +91,7 @@ def show_page(experiment_id: str, who: Who, parts: Parts) -> Response:
     return Response(content, media_type="text/html; charset=utf-8", headers=_PAGE_POLICY)
 
 
-@router.post("/evaluations")
+@router.post("/evaluations", responses=answering(EvaluationObject))
 def create_evaluation(body: CreateEvaluation, who: Who, parts: Parts) -> dict[str, Any]:
     """Evaluate one model on one split."""
     with parts.database.transaction(who.project_id) as session:
@@ -104,7 +112,7 @@ def create_evaluation(body: CreateEvaluation, who: Who, parts: Parts) -> dict[st
         return evaluation_object(row, repository.job(session, row.job_id))
 
 
-@router.get("/evaluations")
+@router.get("/evaluations", responses=answering(Page[EvaluationObject]))
 def list_evaluations(
     who: Who, parts: Parts, after: str | None = None, limit: Limit = 20, experiment: str | None = None
 ) -> dict[str, Any]:
@@ -115,7 +123,7 @@ def list_evaluations(
         return page([evaluation_object(row, jobs[row.job_id]) for row in found], has_more=more)
 
 
-@router.get("/evaluations/{evaluation_id}")
+@router.get("/evaluations/{evaluation_id}", responses=answering(EvaluationObject))
 def show_evaluation(evaluation_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One evaluation: its state, progress and what its answers add up to."""
     with parts.database.transaction(who.project_id) as session:
@@ -123,7 +131,7 @@ def show_evaluation(evaluation_id: str, who: Who, parts: Parts) -> dict[str, Any
         return evaluation_object(row, repository.job(session, row.job_id))
 
 
-@router.get("/evaluations/{evaluation_id}/answers")
+@router.get("/evaluations/{evaluation_id}/answers", responses=answering(Page[EvaluationAnswer]))
 def list_answers(
     evaluation_id: str, who: Who, parts: Parts, after: str | None = None, limit: Limit = 20
 ) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from services.evaluation.spec import BASELINE, NEED_DOCUMENTS, VARIANTS, ExperimentSpec, RaftSpec, Recipe, VariantName
 from services.evaluation.tables import Answer, Evaluation, ExperimentRow, StepRow
@@ -25,6 +25,14 @@ _Passages = Annotated[int, Field(ge=1, le=20)]
 
 class CreateExperiment(Body):
     """Everything but dataset and base model has a default that suits two CPU cores."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"dataset": "ds_abc", "vector_store": "vs_abc", "base_model": "smollm2-135m-instruct", "quick": True}
+            ]
+        },
+    )
 
     dataset: str
     vector_store: str | None = None
@@ -76,6 +84,10 @@ class CreateExperiment(Body):
 
 class CreateEvaluation(Body):
     """Ask one model every question of a split. The test split is a look: it is counted."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "smollm2-135m-instruct", "dataset": "ds_abc", "limit": 100}]},
+    )
 
     model: str | None = None
     """Any model id that chat completions take."""

@@ -1,10 +1,14 @@
 """What /openapi.json says beyond the routes: subjects, the key, refusals in their envelope, answers not in JSON."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+
+from services.gateway.openapi_parameters import meaning
+from shared.answers import Answer
 
 DESCRIPTION = """\
 Make a generative model better on your own domain, and prove by how much.
@@ -97,18 +101,6 @@ _ERROR = {
         }
     ],
 }
-_LIST = {
-    "type": "object",
-    "description": "A page; the next one is `?after=<last_id>`.",
-    "required": ["object", "data", "first_id", "last_id", "has_more"],
-    "properties": {
-        "object": {"const": "list"},
-        "data": {"type": "array", "items": {"type": "object"}},
-        "first_id": {"type": ["string", "null"]},
-        "last_id": {"type": ["string", "null"]},
-        "has_more": {"type": "boolean"},
-    },
-}
 _BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 _NAMED = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
 _LATER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
@@ -131,7 +123,8 @@ def _complete(schema: dict[str, Any]) -> dict[str, Any]:
     parts = schema.setdefault("components", {})
     for name in ("HTTPValidationError", "ValidationError"):
         parts.get("schemas", {}).pop(name, None)
-    parts.setdefault("schemas", {}).update({"Error": _ERROR, "List": _LIST})
+    parts.setdefault("schemas", {})["Error"] = _ERROR
+    _restore_examples(parts["schemas"])
     parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "An API key, sk-uplift-…"}}
     parts["responses"] = {
         status: {
@@ -151,6 +144,22 @@ def _complete(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+def _restore_examples(schemas: dict[str, Any]) -> None:
+    """As the models give them: the framework leaves every null out."""
+    for model in _models(Answer):
+        extra = model.model_config.get("json_schema_extra")
+        name = f"{model.__module__}.{model.__name__}".replace(".", "__")
+        found = schemas.get(model.__name__) or schemas.get(name)
+        if found is not None and isinstance(extra, dict) and "examples" in extra:
+            found["examples"] = extra["examples"]
+
+
+def _models(base: type[Answer]) -> Iterator[type[Answer]]:
+    for one in base.__subclasses__():
+        yield one
+        yield from _models(one)
+
+
 def _describe_operation(path: str, verb: str, operation: dict[str, Any]) -> None:
     words = [word for word in path.split("/") if word and word != "v1" and not word.startswith("{")]
     answers = operation["responses"]
@@ -158,6 +167,10 @@ def _describe_operation(path: str, verb: str, operation: dict[str, Any]) -> None
     operation["tags"] = ["health"] if not path.startswith("/v1/") else [words[0]]
     operation["operationId"] = "_".join([verb, *re.findall(r"\w+", path.removeprefix("/v1"))])
     operation["summary"] = re.split(r"[.:;](?:\s|$)", operation["description"])[0]
+    for parameter in operation.get("parameters", []):
+        said = meaning(path, parameter["name"])
+        if said is not None:
+            parameter.setdefault("description", said)
     for suffix, content in _ANSWERED_WITH.items():
         if f"{verb} {path}".endswith(suffix) and not path.startswith("/v1/vector_stores"):
             kept = answers["200"].get("content", {}) if suffix in _EITHER else {}
@@ -171,9 +184,17 @@ def _describe_operation(path: str, verb: str, operation: dict[str, Any]) -> None
         )
         statuses |= {"409", "413", "415", "422"} if verb == "post" else {"409"} if verb == "delete" else set()
     operation["responses"] |= {status: {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
-    if _is_list(operation):
-        answers["200"]["content"]["application/json"]["schema"] = {"$ref": "#/components/schemas/List"}
+    _name_alone(answers["200"].get("content", {}).get("application/json", {}))
     answers["200"]["headers"] = _NAMED
+    if "application/json" not in answers["200"]["content"]:
+        answers["200"]["description"] = operation["summary"]
+
+
+def _name_alone(content: dict[str, Any]) -> None:
+    """Only the answer's schema: the framework mixes it with that of the function's `dict[str, Any]`."""
+    reference = content.get("schema", {}).get("$ref")
+    if reference is not None:
+        content["schema"] = {"$ref": reference}
 
 
 def _write_whole_bounds(part: Any) -> None:

@@ -59,6 +59,15 @@ _PAGE = """\
   <p class="quiet">* must be sent</p>
   {% endif %}
   {% for example in operation.examples %}<pre>{{ example }}</pre>{% endfor %}
+  {% if operation.answered %}
+  <table>
+    <tr><th>answered</th><th>type</th><th>what it says</th></tr>
+    {% for field in operation.answered %}
+    <tr><td><code>{{ field.name }}</code></td><td>{{ field.type }}</td><td>{{ field.description }}</td></tr>
+    {% endfor %}
+  </table>
+  {% endif %}
+  {% for example in operation.answers %}<pre>{{ example }}</pre>{% endfor %}
   <table>
     <tr><th>status</th><th>when</th></tr>
     {% for status, answer in operation.responses.items() %}
@@ -87,7 +96,8 @@ def page(schema: dict[str, Any]) -> str:
     for path, operations in schema["paths"].items():
         for verb, operation in operations.items():
             answers = {status: _resolved(answer, schema) for status, answer in operation["responses"].items()}
-            shown = operation | {"verb": verb.upper(), "path": path, "responses": answers} | _told(operation, schema)
+            shown = operation | {"verb": verb.upper(), "path": path, "responses": answers}
+            shown |= _told(operation, schema) | _answered(answers["200"], schema)
             grouped[operation["tags"][0]].append(shown)
     subjects = [tag | {"operations": grouped[tag["name"]]} for tag in schema["tags"]]
     template = Environment(autoescape=True).from_string(_PAGE)
@@ -108,7 +118,21 @@ def _told(operation: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
             _field(name, "body", part, name in needed, None) for name, part in body.get("properties", {}).items()
         ]
         examples += body.get("examples", [])
-    return {"fields": fields, "examples": [json.dumps(one, indent=2, ensure_ascii=False) for one in examples]}
+    return {"fields": fields, "examples": _written(examples)}
+
+
+def _answered(answer: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """What comes back in JSON: the fields and examples of the object, or of those that a page lists."""
+    found = _resolved(answer.get("content", {}).get("application/json", {}).get("schema", {}), schema)
+    of = ""
+    if "has_more" in found.get("properties", {}) and not found.get("examples"):
+        found, of = _resolved(found["properties"]["data"]["items"], schema), "data[]."
+    fields = [_field(of + name, "answer", part, False, None) for name, part in found.get("properties", {}).items()]
+    return {"answered": fields, "answers": _written(found.get("examples", []))}
+
+
+def _written(examples: list[Any]) -> list[str]:
+    return [json.dumps(one, indent=2, ensure_ascii=False) for one in examples]
 
 
 def _field(name: str, place: str, part: dict[str, Any], required: bool, said: str | None) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query
 
 from services.gateway import keys, repository
+from services.gateway.answers import AuditEntryObject, KeyObject, NewKeyObject
 from services.gateway.audit import entry_object
 from services.gateway.schemas import CreateKey, key_object
+from shared.answers import Page, answering
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
 
@@ -16,7 +18,7 @@ Parts = Annotated[Wiring, Depends(wiring)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-@router.post("/keys")
+@router.post("/keys", responses=answering(NewKeyObject))
 def create_key(body: CreateKey, who: Who, parts: Parts) -> dict[str, Any]:
     """A new key; `key` is shown in this answer and never again.
 
@@ -31,7 +33,7 @@ def create_key(body: CreateKey, who: Who, parts: Parts) -> dict[str, Any]:
         return key_object(made.row) | {"key": made.text}
 
 
-@router.get("/keys")
+@router.get("/keys", responses=answering(Page[KeyObject]))
 def list_keys(who: Who, parts: Parts, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
     """The project's keys by their hints, newest first, revoked ones too."""
     with parts.database.transaction(who.project_id) as session:
@@ -39,21 +41,21 @@ def list_keys(who: Who, parts: Parts, after: str | None = None, limit: Limit = 2
         return page([key_object(row) for row in found], has_more=more)
 
 
-@router.get("/keys/{key_id}")
+@router.get("/keys/{key_id}", responses=answering(KeyObject))
 def show_key(key_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One key by its id; its text is shown only when it is made."""
     with parts.database.transaction(who.project_id) as session:
         return key_object(keys.get(session, key_id))
 
 
-@router.delete("/keys/{key_id}")
+@router.delete("/keys/{key_id}", responses=answering(KeyObject))
 def revoke_key(key_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Revoke at once: the next request with it is refused."""
     with parts.database.transaction(who.project_id) as session:
         return key_object(keys.revoke(session, key_id))
 
 
-@router.get("/audit_log")
+@router.get("/audit_log", responses=answering(Page[AuditEntryObject]))
 def list_audit_log(
     who: Who, parts: Parts, after: str | None = None, limit: Limit = 20, order: Literal["asc", "desc"] = "desc"
 ) -> dict[str, Any]:

@@ -7,11 +7,21 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from services.generation import chat, handlers, repository
+from services.generation.answers import (
+    DeletedModel,
+    ModelList,
+    ModelObject,
+    PromptObject,
+    ReleaseObject,
+    VariantObject,
+)
 from services.generation.catalogue import model_list, model_object
+from services.generation.chat_answers import ChatCompletionObject
 from services.generation.chat_schemas import ChatCompletion
 from services.generation.schemas import CreatePrompt, CreateRelease, CreateVariant
 from services.generation.stored.routes import keeping
 from services.generation.tables import Prompt, Release, Variant
+from shared.answers import Page, answering
 from shared.clock import unix
 from shared.live import AsyncLiveClient, Reply
 from shared.messages import OrderedVariant
@@ -62,43 +72,49 @@ async def create_completion(request: Request, body: ChatCompletion) -> Response:
 
 
 router.add_api_route(
-    "/chat/completions", create_completion, methods=["POST"], response_model=None, route_class_override=StraightRoute
+    "/chat/completions",
+    create_completion,
+    methods=["POST"],
+    response_model=None,
+    responses=answering(ChatCompletionObject),
+    route_class_override=StraightRoute,
 )
 
 
-@router.get("/models")
+@router.get("/models", responses=answering(ModelList))
 def list_models(who: Who, parts: Parts) -> dict[str, Any]:
     """Base models first, then releases, variants and adapters newest first, embedders last."""
     with parts.database.transaction(who.project_id) as session:
         return {"object": "list", "data": model_list(session, parts.settings.models_dir)}
 
 
-@router.get("/models/{model:path}")
+@router.get("/models/{model:path}", responses=answering(ModelObject))
 def show_model(model: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One model by its id."""
     with parts.database.transaction(who.project_id) as session:
         return model_object(session, parts.settings.models_dir, model)
 
 
-@router.delete("/models/{model:path}")
+@router.delete("/models/{model:path}", responses=answering(DeletedModel))
 def delete_model(model: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Delete a fine-tuned model, a checkpoint, a variant or a release; it answers no more from now on.
 
-    A variant that a release needs and an adapter that a variant needs are refused (400), base models too (403).
+    A variant that a release needs is refused (400), and so are weights that a variant or an unfinished training job,
+    search or export needs; base models are refused, too (403).
     """
     with parts.database.transaction(who.project_id) as session:
         handlers.delete_model(session, who.project_id, model, models_dir=parts.settings.models_dir)
     return {"id": model, "object": "model", "deleted": True}
 
 
-@router.post("/prompts")
+@router.post("/prompts", responses=answering(PromptObject))
 def create_prompt(body: CreatePrompt, who: Who, parts: Parts) -> dict[str, Any]:
     """A new version of a prompt; the same content again is the same version."""
     with parts.database.transaction(who.project_id) as session:
         return prompt_object(repository.save_prompt(session, who.project_id, body.name, body.spec))
 
 
-@router.get("/prompts")
+@router.get("/prompts", responses=answering(Page[PromptObject]))
 def list_prompts(
     who: Who, parts: Parts, name: str | None = None, after: str | None = None, limit: Limit = 20
 ) -> dict[str, Any]:
@@ -108,14 +124,14 @@ def list_prompts(
         return page([prompt_object(one) for one in found], has_more=more)
 
 
-@router.get("/prompts/{prompt_id}")
+@router.get("/prompts/{prompt_id}", responses=answering(PromptObject))
 def show_prompt(prompt_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One version of a prompt."""
     with parts.database.transaction(who.project_id) as session:
         return prompt_object(repository.prompt(session, prompt_id))
 
 
-@router.post("/variants")
+@router.post("/variants", responses=answering(VariantObject))
 def create_variant(body: CreateVariant, who: Who, parts: Parts) -> dict[str, Any]:
     """A variant; equal content is one variant, however often it is created."""
     wanted = OrderedVariant(
@@ -132,7 +148,7 @@ def create_variant(body: CreateVariant, who: Who, parts: Parts) -> dict[str, Any
         return variant_object(handlers.create_variant(session, who.project_id, wanted, models_dir=models_dir))
 
 
-@router.get("/variants")
+@router.get("/variants", responses=answering(Page[VariantObject]))
 def list_variants(who: Who, parts: Parts, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
     """The project's variants, newest first."""
     with parts.database.transaction(who.project_id) as session:
@@ -140,14 +156,14 @@ def list_variants(who: Who, parts: Parts, after: str | None = None, limit: Limit
         return page([variant_object(one) for one in found], has_more=more)
 
 
-@router.get("/variants/{variant_id}")
+@router.get("/variants/{variant_id}", responses=answering(VariantObject))
 def show_variant(variant_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One variant: all that decides its answers."""
     with parts.database.transaction(who.project_id) as session:
         return variant_object(repository.variant(session, variant_id))
 
 
-@router.post("/releases")
+@router.post("/releases", responses=answering(ReleaseObject))
 def create_release(body: CreateRelease, who: Who, parts: Parts) -> dict[str, Any]:
     """Point a stable model id at a variant."""
     with parts.database.transaction(who.project_id) as session:
@@ -162,14 +178,14 @@ def create_release(body: CreateRelease, who: Who, parts: Parts) -> dict[str, Any
         return release_object(made)
 
 
-@router.get("/releases")
+@router.get("/releases", responses=answering(Page[ReleaseObject]))
 def list_releases(who: Who, parts: Parts) -> dict[str, Any]:
     """The project's releases with their histories."""
     with parts.database.transaction(who.project_id) as session:
         return page([release_object(one) for one in repository.releases(session)], has_more=False)
 
 
-@router.post("/releases/{release_id}/rollback")
+@router.post("/releases/{release_id}/rollback", responses=answering(ReleaseObject))
 def roll_back_release(release_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Point a release to the variant before."""
     with parts.database.transaction(who.project_id) as session:

@@ -8,12 +8,14 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from services.training import handlers, repository
+from services.training.answers import FineTuningCheckpoint, FineTuningEvent, FineTuningJob
 from services.training.errors import FineTuningMethodUnsupported, FineTuningUnsupported, HyperparametersConflict
 from services.training.hyperparameters import planned
 from services.training.objects import checkpoint_object, event_object, job_object
 from services.training.recipe import Recipe
 from services.training.schemas import CreateJob, Hyperparameters
 from services.training.settings import TrainingSettings
+from shared.answers import Page, answering
 from shared.errors import InvalidInput
 from shared.jobs import control, streaming
 from shared.web import METADATA_FILTER, Caller, caller, metadata_filter, page, wiring
@@ -27,7 +29,7 @@ Metadata = Annotated[dict[str, str], Depends(metadata_filter)]
 LastEvent = Annotated[str | None, Header(alias="Last-Event-ID")]
 
 
-@router.post("/jobs")
+@router.post("/jobs", responses=answering(FineTuningJob))
 def create_job(body: CreateJob, who: Who, parts: Parts) -> dict[str, Any]:
     """Queue a fine-tuning job: `supervised`, `dpo` or `continued_pretraining`.
 
@@ -43,7 +45,7 @@ def create_job(body: CreateJob, who: Who, parts: Parts) -> dict[str, Any]:
         return job_object(row, job, who)
 
 
-@router.get("/jobs", openapi_extra=METADATA_FILTER)
+@router.get("/jobs", openapi_extra=METADATA_FILTER, responses=answering(Page[FineTuningJob]))
 def list_jobs(
     who: Who, parts: Parts, metadata: Metadata, after: str | None = None, limit: Limit = 20
 ) -> dict[str, Any]:
@@ -53,32 +55,32 @@ def list_jobs(
         return page([job_object(row, job, who) for row, job in found], has_more=more)
 
 
-@router.get("/jobs/{job_id}")
+@router.get("/jobs/{job_id}", responses=answering(FineTuningJob))
 def show_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One job."""
     with parts.database.transaction(who.project_id) as session:
         return job_object(*repository.get_job(session, job_id), who)
 
 
-@router.post("/jobs/{job_id}/cancel")
+@router.post("/jobs/{job_id}/cancel", responses=answering(FineTuningJob))
 def cancel_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Cancel: at once if it waits, within seconds if it runs."""
     return _steer(lambda session: handlers.cancel_job(session, job_id), job_id, who, parts)
 
 
-@router.post("/jobs/{job_id}/pause")
+@router.post("/jobs/{job_id}/pause", responses=answering(FineTuningJob))
 def pause_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Pause: a running job writes a checkpoint first."""
     return _steer(lambda session: handlers.pause_job(session, job_id), job_id, who, parts)
 
 
-@router.post("/jobs/{job_id}/resume")
+@router.post("/jobs/{job_id}/resume", responses=answering(FineTuningJob))
 def resume_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Go on from the checkpoint."""
     return _steer(lambda session: handlers.resume_job(session, job_id), job_id, who, parts)
 
 
-@router.get("/jobs/{job_id}/events", response_model=None)
+@router.get("/jobs/{job_id}/events", response_model=None, responses=answering(Page[FineTuningEvent]))
 def list_events(
     job_id: str,
     who: Who,
@@ -103,7 +105,7 @@ def list_events(
     return streaming.stream(parts.database, streaming.Following(who.project_id, job_id, event_object, known))
 
 
-@router.get("/jobs/{job_id}/checkpoints")
+@router.get("/jobs/{job_id}/checkpoints", responses=answering(Page[FineTuningCheckpoint]))
 def list_checkpoints(
     job_id: str, who: Who, parts: Parts, after: str | None = None, limit: Limit = 10
 ) -> dict[str, Any]:

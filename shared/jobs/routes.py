@@ -5,9 +5,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response
 
+from shared.answers import Page, answering
 from shared.clock import unix
 from shared.errors import InvalidInput
 from shared.jobs import control, streaming
+from shared.jobs.answers import JobEventObject, JobObject
 from shared.jobs.tables import Job, JobEvent
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
@@ -19,7 +21,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 LastEvent = Annotated[str | None, Header(alias="Last-Event-ID")]
 
 
-@router.get("")
+@router.get("", responses=answering(Page[JobObject]))
 def list_jobs(
     who: Who,
     parts: Parts,
@@ -34,14 +36,14 @@ def list_jobs(
         return page([job_object(job) for job in found], has_more=more)
 
 
-@router.get("/{job_id}")
+@router.get("/{job_id}", responses=answering(JobObject))
 def show_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One job: its state, progress with seconds left, result or error."""
     with parts.database.transaction(who.project_id) as session:
         return job_object(control.get(session, job_id))
 
 
-@router.get("/{job_id}/events", response_model=None)
+@router.get("/{job_id}/events", response_model=None, responses=answering(Page[JobEventObject]))
 def list_events(
     job_id: str,
     who: Who,
@@ -67,7 +69,7 @@ def list_events(
     return streaming.stream(parts.database, streaming.Following(who.project_id, job_id, event_object, known))
 
 
-@router.post("/{job_id}/cancel")
+@router.post("/{job_id}/cancel", responses=answering(JobObject))
 def cancel_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Cancel: at once if it waits, at its next check if it runs. Work that no client ordered is refused."""
     with parts.database.transaction(who.project_id) as session:
@@ -75,7 +77,7 @@ def cancel_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
         return job_object(control.cancel(session, job_id))
 
 
-@router.post("/{job_id}/pause")
+@router.post("/{job_id}/pause", responses=answering(JobObject))
 def pause_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Pause: running work saves its state first. Work that no client ordered is refused."""
     with parts.database.transaction(who.project_id) as session:
@@ -83,7 +85,7 @@ def pause_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
         return job_object(control.pause(session, job_id))
 
 
-@router.post("/{job_id}/resume")
+@router.post("/{job_id}/resume", responses=answering(JobObject))
 def resume_job(job_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Queue a paused job again."""
     with parts.database.transaction(who.project_id) as session:

@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,10 +19,19 @@ HERE = Path(__file__).resolve().parent
 HOSTILE = ["null", "..", "a/b", "%00", "x" * 3000, "é", " ", "0", "file-0", "vs_0\u2028"]
 
 
-def fuzz(platform: Platform, folder: Path, *, seed: int, examples: int, seconds: int | None = None) -> tuple[int, str]:
+def fuzz(
+    platform: Platform,
+    folder: Path,
+    *,
+    seed: int,
+    examples: int,
+    edges: int | None = None,
+    seconds: int | None = None,
+) -> tuple[int, str]:
     """Exit status and report of one run against things that exist; `examples` are cases an operation and phase.
 
-    With `seconds` it goes on until they are over; without, equal seeds ask the same.
+    After `edges` edge cases of an operation's body only every tenth is asked. With `seconds` it goes on until they are
+    over; without, equal seeds ask the same.
     """
     key = platform.key("fuzz")
     known = _things(platform.base_url, key)
@@ -33,9 +43,12 @@ def fuzz(platform: Platform, folder: Path, *, seed: int, examples: int, seconds:
     # one worker: two would ask in another order each time
     argv += ["--workers", "1", "--continue-on-failure", "--no-color"]
     argv += ["--request-timeout", "60", "--max-response-time", "60"]
+    environment = os.environ | ({"UPLIFT_FUZZ_EDGES": str(edges)} if edges else {})
     # apart: generating both at once, it fails over a filter that may hold filters
     runs = [
-        subprocess.run([*argv, "--mode", mode], cwd=folder, capture_output=True, text=True, check=False)
+        subprocess.run(
+            [*argv, "--mode", mode], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
         for mode in ("positive", "negative")
     ]
     with openai.OpenAI(base_url=platform.base_url, api_key=key) as client:

@@ -41,6 +41,17 @@ def test_every_served_method_has_a_test_and_every_test_covers_a_method() -> None
     assert works - set(covered) == set()
 
 
+def test_calls_no_request_unserved_that_a_promised_method_sends_too() -> None:
+    served, covered = generate_conformance.routes(), generate_conformance.tests_by_method()
+    methods = generate_conformance.methods()
+    twins = generate_conformance.same_requests(methods, served, covered)
+    chat = {name for name in (method.name for method in methods) if name.startswith("chat.completions.")}
+    assert {name: twin.name for name, twin in twins.items()} == {f"beta.{name}": name for name in chat}
+    _, unserved = generate_conformance.text().split("## Not served")
+    assert "chat.completions" not in unserved
+    assert "- **completions**: create" in unserved
+
+
 def test_every_operation_has_a_subject_a_summary_a_key_and_its_refusals() -> None:
     schema = create_app().openapi()
     assert {tag["name"] for tag in schema["tags"]} <= set(SUBJECTS)
@@ -68,3 +79,4 @@ def test_the_reference_shows_every_operation_without_scripts_or_other_hosts() ->
     for operations in app.openapi()["paths"].values():
         for operation in operations.values():
             assert f'id="{operation["operationId"]}"' in answer.text
+    assert "<code>data[].filename</code>" in answer.text  # what a page lists

@@ -14,6 +14,7 @@ from services.evaluation.tables import TestLook
 from shared import read_models as others
 from shared.database import Database
 from shared.errors import QuotaExceeded
+from shared.files import File
 from shared.ids import new_id
 from shared.jobs import Job
 from shared.settings import Settings
@@ -165,6 +166,18 @@ def test_refuses_what_cannot_be_compared(database: Database, project_id: str, da
         start(database, project_id, dataset=make_dataset(database, project_id, status="pending"))
     with database.transaction(project_id) as session:
         assert repository.experiments(session, after=None, limit=10) == ([], False)
+
+
+def test_trains_nothing_for_an_experiment_once_the_project_stores_all_that_it_may(
+    database: Database, admin_database: Database, project_id: str, dataset_id: str
+) -> None:
+    grant(admin_database, project_id, stored_bytes=1)
+    with database.transaction(project_id) as session:
+        row = File(id=new_id("file-"), project_id=project_id, filename="f", purpose="user_data", bytes=1)
+        row.sha256, row.blob_key = "s", "key"
+        session.add(row)
+    with pytest.raises(QuotaExceeded, match="stores 1"):
+        start(database, project_id, dataset=dataset_id)
 
 
 def test_an_evaluation_ends_by_name_once_the_months_tokens_are_used(

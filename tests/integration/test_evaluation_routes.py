@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 
 from services.evaluation import answering, repository
 from services.evaluation.material import examples
+from services.evaluation.report_answers import A_REPORT
 from services.evaluation.routes import router
 from shared.database import Database
 from shared.jobs import Job
@@ -143,9 +144,9 @@ def test_reports_are_read_from_storage_under_a_policy_that_runs_nothing(
     storage = Storage(settings.blob_url, cache=settings.home / "cache" / "blobs")
     key = storage.put_bytes(project_id, "<p>tables – 95 %</p>".encode()).key
     with database.transaction(project_id) as session:
-        repository.save_report(session, project_id, made["id"], report={"winner": None}, html_key=key, markdown_key=key)
+        repository.save_report(session, project_id, made["id"], report=A_REPORT, html_key=key, markdown_key=key)
     page = client.get(f"/v1/experiments/{made['id']}/report.html")
     assert page.text == "<p>tables – 95 %</p>"
     assert "script-src" not in page.headers["Content-Security-Policy"]
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
-    assert client.get(f"/v1/experiments/{made['id']}/report").json() == {"winner": None}
+    assert client.get(f"/v1/experiments/{made['id']}/report").json() == A_REPORT

@@ -33,6 +33,7 @@ from shared.settings import Settings
 from shared.storage import BlobMissing
 from shared.web import Caller, create_app
 from shared.wiring import Wiring
+from tests.factories.quotas import grant
 from tests.factories.tiny_model import make_tiny_model
 from tests.integration.test_training_jobs import add_dataset, add_file, chats
 
@@ -535,6 +536,22 @@ def test_starts_no_trial_beyond_the_projects_quota(
     done = show(client, search["id"])
     assert (done["status"], done["error"]["code"]) == ("failed", "insufficient_quota")
     assert workers.queued("training.%") == []
+
+
+def test_begins_nothing_once_the_project_stores_all_that_it_may_but_lets_what_runs_go_on(
+    client: TestClient, workers: Workers, parts: SearchWiring, project_id: str, admin_database: Database
+) -> None:
+    data = {
+        name: add_file(parts, project_id, chats(8 + place)) for place, name in enumerate(("training", "validation"))
+    }
+    files = {f"{name}_file": file_id for name, file_id in data.items()}
+    create(client, **files)
+    grant(admin_database, project_id, stored_bytes=1)
+    body = {"model": "tiny", "recipe": BASE, "space": SPACE, "trials": 4} | files
+    refused = client.post("/v1/searches", json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+    workers.run("search.%")
+    assert workers.queued("training.%"), "its trials were ordered with it"
 
 
 def test_an_alarm_that_rings_too_early_is_set_again(

@@ -6,12 +6,14 @@ from fastapi import APIRouter, Depends, Query
 from sqlalchemy.orm import Session
 
 from services.evaluation.evals import handlers, repository
+from services.evaluation.evals.answers import DeletedEval, DeletedEvalRun, EvalObject, EvalRunObject, OutputItemObject
 from services.evaluation.evals.domain import RunStatus
 from services.evaluation.evals.objects import eval_object, output_item_object, run_object
 from services.evaluation.evals.repository import Order, OrderBy
 from services.evaluation.evals.run_schemas import CreateRun
 from services.evaluation.evals.schemas import CreateEval, UpdateEval
 from services.evaluation.evals.tables import EvalRunRow
+from shared.answers import Page, answering
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
 
@@ -22,7 +24,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 ItemStatus = Literal["pass", "fail", "error"]
 
 
-@router.post("")
+@router.post("", responses=answering(EvalObject))
 def create_eval(body: CreateEval, who: Who, parts: Parts) -> dict[str, Any]:
     """Say what good answers are: the JSON Schema of the rows, and the criteria that grade them.
 
@@ -35,7 +37,7 @@ def create_eval(body: CreateEval, who: Who, parts: Parts) -> dict[str, Any]:
         return eval_object(handlers.create_eval(session, who.project_id, body))
 
 
-@router.get("")
+@router.get("", responses=answering(Page[EvalObject]))
 def list_evals(
     who: Who,
     parts: Parts,
@@ -50,21 +52,21 @@ def list_evals(
         return page([eval_object(row) for row in found], has_more=more)
 
 
-@router.get("/{eval_id}")
+@router.get("/{eval_id}", responses=answering(EvalObject))
 def show_eval(eval_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One eval."""
     with parts.database.transaction(who.project_id) as session:
         return eval_object(repository.evaluation(session, eval_id))
 
 
-@router.post("/{eval_id}")
+@router.post("/{eval_id}", responses=answering(EvalObject))
 def update_eval(eval_id: str, body: UpdateEval, who: Who, parts: Parts) -> dict[str, Any]:
     """Rename an eval or replace its metadata; its schema and criteria never change."""
     with parts.database.transaction(who.project_id) as session:
         return eval_object(handlers.update_eval(session, eval_id, body))
 
 
-@router.delete("/{eval_id}")
+@router.delete("/{eval_id}", responses=answering(DeletedEval))
 def delete_eval(eval_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Delete an eval with all its runs; runs still at work are cancelled."""
     with parts.database.transaction(who.project_id) as session:
@@ -72,7 +74,7 @@ def delete_eval(eval_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     return {"object": "eval.deleted", "deleted": True, "eval_id": eval_id}
 
 
-@router.post("/{eval_id}/runs")
+@router.post("/{eval_id}/runs", responses=answering(EvalRunObject))
 def create_run(eval_id: str, body: CreateRun, who: Who, parts: Parts) -> dict[str, Any]:
     """Run an eval over rows, as a job: `jsonl` grades rows as they are, `completions` asks a model about each first.
 
@@ -88,7 +90,7 @@ def create_run(eval_id: str, body: CreateRun, who: Who, parts: Parts) -> dict[st
         return _run(session, handlers.create_run(session, who.project_id, eval_id, body, parts.settings))
 
 
-@router.get("/{eval_id}/runs")
+@router.get("/{eval_id}/runs", responses=answering(Page[EvalRunObject]))
 def list_runs(
     eval_id: str,
     who: Who,
@@ -105,7 +107,7 @@ def list_runs(
         return page(_runs(session, found), has_more=more)
 
 
-@router.get("/{eval_id}/runs/{run_id}")
+@router.get("/{eval_id}/runs/{run_id}", responses=answering(EvalRunObject))
 def show_run(eval_id: str, run_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One run with its counts so far.
 
@@ -116,7 +118,7 @@ def show_run(eval_id: str, run_id: str, who: Who, parts: Parts) -> dict[str, Any
         return _run(session, repository.run(session, run_id, eval_id=eval_id))
 
 
-@router.delete("/{eval_id}/runs/{run_id}")
+@router.delete("/{eval_id}/runs/{run_id}", responses=answering(DeletedEvalRun))
 def delete_run(eval_id: str, run_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Delete a run with its items; one still at work is cancelled."""
     with parts.database.transaction(who.project_id) as session:
@@ -124,20 +126,20 @@ def delete_run(eval_id: str, run_id: str, who: Who, parts: Parts) -> dict[str, A
     return {"object": "eval.run.deleted", "deleted": True, "run_id": run_id}
 
 
-@router.post("/{eval_id}/runs/{run_id}/cancel")
+@router.post("/{eval_id}/runs/{run_id}/cancel", responses=answering(EvalRunObject))
 def cancel_run(eval_id: str, run_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Cancel a run: waiting, it is canceled at once; at work, it stops within seconds and keeps what it has."""
     with parts.database.transaction(who.project_id) as session:
         return _run(session, handlers.cancel_run(session, eval_id, run_id))
 
 
-@router.post("/{eval_id}/runs/{run_id}")
+@router.post("/{eval_id}/runs/{run_id}", responses=answering(EvalRunObject))
 def cancel_run_older_form(eval_id: str, run_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Cancel a run, in the form that clients before version 3 send."""
     return cancel_run(eval_id, run_id, who, parts)
 
 
-@router.get("/{eval_id}/runs/{run_id}/output_items")
+@router.get("/{eval_id}/runs/{run_id}/output_items", responses=answering(Page[OutputItemObject]))
 def list_output_items(
     eval_id: str,
     run_id: str,
@@ -158,7 +160,7 @@ def list_output_items(
         return page(items, has_more=more)
 
 
-@router.get("/{eval_id}/runs/{run_id}/output_items/{output_item_id}")
+@router.get("/{eval_id}/runs/{run_id}/output_items/{output_item_id}", responses=answering(OutputItemObject))
 def show_output_item(eval_id: str, run_id: str, output_item_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One item with its answer and its grades."""
     with parts.database.transaction(who.project_id) as session:

@@ -160,22 +160,24 @@ def _supported_source(found: Any) -> Any:
 class CreateRun(Strict):
     model_config = ConfigDict(
         json_schema_extra={
-            "example": {
-                "name": "the base model",
-                "data_source": {
-                    "type": "completions",
-                    "model": "smollm2-135m-instruct",
-                    "source": {
-                        "type": "file_content",
-                        "content": [{"item": {"ticket": "My screen is black.", "label": "Hardware"}}],
+            "examples": [
+                {
+                    "name": "the base model",
+                    "data_source": {
+                        "type": "completions",
+                        "model": "smollm2-135m-instruct",
+                        "source": {
+                            "type": "file_content",
+                            "content": [{"item": {"ticket": "My screen is black.", "label": "Hardware"}}],
+                        },
+                        "input_messages": {
+                            "type": "template",
+                            "template": [{"role": "user", "content": "Hardware or Software? {{item.ticket}}"}],
+                        },
+                        "sampling_params": {"temperature": 0, "max_completion_tokens": 8},
                     },
-                    "input_messages": {
-                        "type": "template",
-                        "template": [{"role": "user", "content": "Hardware or Software? {{item.ticket}}"}],
-                    },
-                    "sampling_params": {"temperature": 0, "max_completion_tokens": 8},
-                },
-            }
+                }
+            ]
         }
     )
 

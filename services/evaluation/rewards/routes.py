@@ -5,10 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 
 from services.evaluation.rewards import handlers
+from services.evaluation.rewards.answers import RewardObject, ValidatedGrader
 from services.evaluation.rewards.asking import GradingModels
 from services.evaluation.rewards.objects import grader_object, reward_object
 from services.evaluation.rewards.schemas import RunGrader, ValidateGrader
 from services.evaluation.settings import EvaluationSettings
+from shared.answers import answering
 from shared.live import AsyncLiveClient
 from shared.web import Caller, asking, caller, while_connected
 
@@ -17,7 +19,7 @@ Who = Annotated[Caller, Depends(caller)]
 Live = Annotated[AsyncLiveClient, Depends(asking)]
 
 
-@router.post("/run")
+@router.post("/run", responses=answering(RewardObject))
 async def run_grader(request: Request, body: RunGrader, who: Who, live: Live) -> dict[str, Any]:
     """Grade one answer with a `string_check`, `text_similarity`, `score_model`, `label_model` or `multi` grader.
 
@@ -29,7 +31,7 @@ async def run_grader(request: Request, body: RunGrader, who: Who, live: Live) ->
     return reward_object(body.grader, await while_connected(request, handlers.run(models, body)))
 
 
-@router.post("/validate")
+@router.post("/validate", responses=answering(ValidatedGrader))
 def validate_grader(body: ValidateGrader) -> dict[str, Any]:
     """Check a grader without grading: its texts, its fields, and a `multi` grader's formula.
 

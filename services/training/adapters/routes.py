@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query
 
 from services.training.adapters import handlers, repository
+from services.training.adapters.answers import AdapterObject, DeletedAdapter
 from services.training.adapters.schemas import CreateAdapter, adapter_object
 from services.training.settings import TrainingSettings
+from shared.answers import Page, answering
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
 
@@ -16,7 +18,7 @@ Parts = Annotated[Wiring, Depends(wiring)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-@router.post("")
+@router.post("", responses=answering(AdapterObject))
 def create_adapter(body: CreateAdapter, who: Who, parts: Parts) -> dict[str, Any]:
     """Take in a LoRA adapter: safetensors weights and peft's configuration, both uploaded before as files.
 
@@ -35,7 +37,7 @@ def create_adapter(body: CreateAdapter, who: Who, parts: Parts) -> dict[str, Any
         return adapter_object(handlers.create_adapter(session, who.project_id, wanted, TrainingSettings()))
 
 
-@router.get("")
+@router.get("", responses=answering(Page[AdapterObject]))
 def list_adapters(
     who: Who,
     parts: Parts,
@@ -49,14 +51,14 @@ def list_adapters(
         return page([adapter_object(one) for one in found], has_more=more)
 
 
-@router.get("/{adapter_id}")
+@router.get("/{adapter_id}", responses=answering(AdapterObject))
 def show_adapter(adapter_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One adapter, by its id or its model id."""
     with parts.database.transaction(who.project_id) as session:
         return adapter_object(repository.known(session, adapter_id))
 
 
-@router.delete("/{adapter_id}")
+@router.delete("/{adapter_id}", responses=answering(DeletedAdapter))
 def delete_adapter(adapter_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Delete an adapter and its weights, unless a variant or an unfinished job (training, search, export) needs it."""
     deleted = handlers.delete_adapter(parts, who.project_id, adapter_id)

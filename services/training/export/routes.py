@@ -7,6 +7,8 @@ from fastapi import APIRouter, Depends
 from services.training.export import handlers
 from services.training.export.schemas import CreateExport
 from services.training.settings import TrainingSettings
+from shared.answers import answering
+from shared.jobs.answers import JobObject
 from shared.jobs.routes import job_object
 from shared.web import Caller, caller, wiring
 from shared.wiring import Wiring
@@ -16,7 +18,7 @@ Who = Annotated[Caller, Depends(caller)]
 Parts = Annotated[Wiring, Depends(wiring)]
 
 
-@router.post("/{model:path}/export")
+@router.post("/{model:path}/export", responses=answering(JobObject))
 def export_model(model: str, body: CreateExport, who: Who, parts: Parts) -> dict[str, Any]:
     """Write a fine-tuned model as a file that other programs load; answers the job that does it.
 

@@ -6,13 +6,15 @@ from fastapi import APIRouter, Depends
 
 from services.training.errors import RecipeNotFound
 from services.training.recipe import Recipe, recipe_file, recipe_names
+from services.training.recipes.answers import RecipeList, RecipeObject
+from shared.answers import answering
 from shared.web import Caller, caller, page
 
 router = APIRouter(prefix="/recipes", tags=["recipes"])
 Who = Annotated[Caller, Depends(caller)]
 
 
-@router.get("")
+@router.get("", responses=answering(RecipeList))
 def list_recipes(_who: Who) -> dict[str, Any]:
     """Every named recipe, and in `fields` what a recipe may say.
 
@@ -23,7 +25,7 @@ def list_recipes(_who: Who) -> dict[str, Any]:
     return page([recipe_object(name) for name in recipe_names()], has_more=False) | {"fields": recipe_fields()}
 
 
-@router.get("/{recipe_name}")
+@router.get("/{recipe_name}", responses=answering(RecipeObject))
 def show_recipe(recipe_name: str, _who: Who) -> dict[str, Any]:
     """One recipe: its differences to the default, and in `recipe` every field as it will be used."""
     if recipe_name not in recipe_names():

@@ -9,11 +9,13 @@ from services.training.handlers import NewTrainingJob
 from services.training.hyperparameters import planned
 from services.training.recipe import Recipe
 from services.training.search import handlers, repository
+from services.training.search.answers import SearchObject, SearchReport, TrialObject
 from services.training.search.objects import search_object, trial_object
 from services.training.search.report.render import report_object, to_html, to_markdown
 from services.training.search.schemas import CreateSearch
 from services.training.search.tables import SearchRow
 from services.training.settings import TrainingSettings
+from shared.answers import Page, answering
 from shared.errors import InvalidInput
 from shared.web import Caller, caller, page, wiring
 from shared.wiring import Wiring
@@ -26,7 +28,7 @@ _PAGE_POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsaf
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-@router.post("")
+@router.post("", responses=answering(SearchObject))
 def create_search(body: CreateSearch, who: Who, parts: Parts) -> dict[str, Any]:
     """Search for the recipe with the lowest validation loss.
 
@@ -39,7 +41,7 @@ def create_search(body: CreateSearch, who: Who, parts: Parts) -> dict[str, Any]:
         return search_object(row, [])
 
 
-@router.get("")
+@router.get("", responses=answering(Page[SearchObject]))
 def list_searches(who: Who, parts: Parts, after: str | None = None, limit: Limit = 20) -> dict[str, Any]:
     """The project's searches, newest first."""
     with parts.database.transaction(who.project_id) as session:
@@ -47,35 +49,35 @@ def list_searches(who: Who, parts: Parts, after: str | None = None, limit: Limit
         return page([_object(session, row) for row in found], has_more=more)
 
 
-@router.get("/{search_id}")
+@router.get("/{search_id}", responses=answering(SearchObject))
 def show_search(search_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """One search, with the best recipe so far."""
     with parts.database.transaction(who.project_id) as session:
         return _object(session, repository.search(session, search_id))
 
 
-@router.post("/{search_id}/cancel")
+@router.post("/{search_id}/cancel", responses=answering(SearchObject))
 def cancel_search(search_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """End the search and cancel the trials that run; what is complete stays."""
     with parts.database.transaction(who.project_id) as session:
         return _object(session, handlers.cancel_search(session, search_id))
 
 
-@router.post("/{search_id}/pause")
+@router.post("/{search_id}/pause", responses=answering(SearchObject))
 def pause_search(search_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Pause: nothing more starts, trials that run save their state first, and the minutes stand still."""
     with parts.database.transaction(who.project_id) as session:
         return _object(session, handlers.pause_search(session, search_id))
 
 
-@router.post("/{search_id}/resume")
+@router.post("/{search_id}/resume", responses=answering(SearchObject))
 def resume_search(search_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """Go on where the search was paused."""
     with parts.database.transaction(who.project_id) as session:
         return _object(session, handlers.resume_search(session, search_id))
 
 
-@router.get("/{search_id}/trials")
+@router.get("/{search_id}/trials", responses=answering(Page[TrialObject]))
 def list_trials(
     search_id: str,
     who: Who,
@@ -92,7 +94,7 @@ def list_trials(
         return page([trial_object(trial, states.get(trial.job_id)) for trial in found], has_more=more)
 
 
-@router.get("/{search_id}/report")
+@router.get("/{search_id}/report", responses=answering(SearchReport))
 def show_report(search_id: str, who: Who, parts: Parts) -> dict[str, Any]:
     """What was tried, what matters and where it is too weak, right, too strong.
 
