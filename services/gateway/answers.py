@@ -45,8 +45,8 @@ class NewKeyObject(KeyObject):
         json_schema_extra={"examples": [_A_KEY | {"key": "sk-uplift-a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8s9T0x9Yz"}]}
     )
 
-    key: str
-    """What to send; it is never shown again."""
+    key: str | None
+    """What to send; it is never shown again: null where a repeated request (`Idempotency-Key`) is answered."""
 
 
 class AuditEntryObject(Answer):

@@ -112,7 +112,13 @@ def describe(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _complete(
-                get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+                get_openapi(
+                    title=app.title,
+                    version=app.version,
+                    description=DESCRIPTION,
+                    routes=app.routes,
+                    separate_input_output_schemas=False,  # what an answer echoes has the name that it was sent under
+                )
             )
         return app.openapi_schema
 

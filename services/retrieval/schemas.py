@@ -85,7 +85,7 @@ class ChunkingStrategy(Body):
         return {"most": self.static.max_chunk_size_tokens, "overlap": self.static.chunk_overlap_tokens}
 
 
-class ExpiresAfter(Body):
+class AskedExpiry(Body):
     """A store that nobody searched or added to for so many days gives its passages back."""
 
     anchor: Literal["last_active_at"]
@@ -101,7 +101,7 @@ class CreateStore(Body):
     description: Annotated[str, StringConstraints(max_length=512)] | None = None
     file_ids: Annotated[list[FileId], Field(max_length=MOST_FILES)] = Field([])
     chunking_strategy: ChunkingStrategy | None = None
-    expires_after: ExpiresAfter | None = None
+    expires_after: AskedExpiry | None = None
     metadata: Metadata | None = None
 
 
@@ -111,7 +111,7 @@ class UpdateStore(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "handbook 2026", "expires_after": None}]})
 
     name: Name | None = None
-    expires_after: ExpiresAfter | None = None
+    expires_after: AskedExpiry | None = None
     metadata: Metadata | None = None
 
     def changes(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class UpdateFile(Body):
     attributes: Attributes | None
 
 
-class CreateBatch(Body):
+class CreateFileBatch(Body):
     """Either `file_ids`, with one set of attributes and one strategy for all, or `files` that bring their own."""
 
     model_config = ConfigDict(
@@ -157,7 +157,7 @@ class CreateBatch(Body):
     chunking_strategy: ChunkingStrategy | None = None
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> "CreateBatch":
+    def _one_of_two(self) -> "CreateFileBatch":
         if (self.file_ids is None) == (self.files is None):
             raise ValueError("give either file_ids or files, one of the two")
         if self.files is not None and (self.attributes is not None or self.chunking_strategy is not None):

@@ -10,6 +10,8 @@ from shared.database import Database
 from shared.ids import new_id
 
 SIZES = {"train": 12, "validation": 10, "test": 24}
+SPEC = {"documents_key": None, "split": {"train": 0.3, "validation": 0.2, "test": 0.5}, "seed": 0}
+LINEAGE = {"file_id": "file-values", "filename": "values.jsonl", "file_sha256": "f1"}
 
 
 def make_dataset(
@@ -25,9 +27,10 @@ def make_dataset(
             question = {"role": "user", "content": f"What is the value of {key}?"}
             example = {"id": new_id("ex_"), "project_id": project_id, "dataset_id": dataset_id, "position": len(rows)}
             example |= {"split": split, "messages": [question], "answer": str(zlib.crc32(key.encode()))}
-            example |= {"documents": [f"{key}.md"], "cluster": f"{split}_{number // 2}", "provenance": {}}
+            example |= {"documents": [f"{key}.md"], "cluster": f"{split}_{number // 2}"}
+            example |= {"provenance": {"file_id": LINEAGE["file_id"], "line": len(rows) + 1}}
             rows.append(example | {"metadata": {"kind": "even" if number % 2 == 0 else "odd"}})
     with database.transaction(project_id) as session:
-        session.execute(sa.insert(others.datasets).values(dataset | {"sizes": sizes, "lineage": {}, "spec": {}}))
+        session.execute(sa.insert(others.datasets).values(dataset | {"sizes": sizes, "lineage": LINEAGE, "spec": SPEC}))
         session.execute(sa.insert(others.examples), rows)
     return dataset_id

@@ -19,7 +19,9 @@ def described() -> Iterator[Described]:
 
     def held(client: TestClient, request: Any, **options: Any) -> Any:
         response = send(client, request, **options)
-        if response.url.path.startswith("/v1/") and is_described(response):
+        # a door that a test makes for itself is none of the API's
+        ours = response.url.path.startswith("/v1/") and not response.url.path.startswith("/v1/probes/")
+        if ours and is_described(response):
             response.read()
             schema.hold(response)
         return response

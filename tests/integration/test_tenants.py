@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from services.evaluation.evals.tables import OutputItemRow
+from services.generation.stored.answers import A_STORED_COMPLETION
 from services.generation.stored.handlers import keep_completion
 from services.retrieval.wiring import RetrievalWiring
 from services.training.tables import AdapterRow
@@ -61,6 +62,10 @@ OF_NO_PROJECT = {"/v1/recipes/{recipe_name}"}
 BODIES: dict[str, dict[str, Any]] = {}
 """Bodies of routes whose schema does not tell enough to make one, by path."""
 
+NO_SAMPLE: dict[str, Any] = {"input": [], "output": []} | dict.fromkeys(
+    ("model", "finish_reason", "usage", "error", "seed", "temperature", "top_p", "max_completion_tokens")
+)
+"""What an eval's row without a model has of one."""
 
 HAVING_A_PROJECT = sa.text(
     "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'project_id' "
@@ -130,7 +135,7 @@ def an_eval_run(tenant: Tenant) -> str:
 def an_output_item(tenant: Tenant) -> str:
     """As the run's job would write it, which no worker does here."""
     row = OutputItemRow(id=new_id("outputitem_"), project_id=tenant.project_id, run_id=tenant.ids["eval run"])
-    row.position, row.status, row.item, row.sample = 0, "pass", {"a": "x"}, {}
+    row.position, row.status, row.item, row.sample = 0, "pass", {"a": "x"}, NO_SAMPLE
     row.prompt_tokens = row.completion_tokens = 0
     with tenant.database.transaction(tenant.project_id) as session:
         session.add(row)
@@ -140,7 +145,7 @@ def an_output_item(tenant: Tenant) -> str:
 
 def a_stored_completion(tenant: Tenant) -> str:
     """As a chat with `store` would leave it, whose answer no worker gives here."""
-    made = {"id": new_id("chatcmpl-"), "model": MODEL, "object": "chat.completion"}
+    made = A_STORED_COMPLETION | {"id": new_id("chatcmpl-"), "model": MODEL}
     with tenant.database.transaction(tenant.project_id) as session:
         row = keep_completion(session, tenant.project_id, made, [], {}, days=1, settings=Settings(quota_stored_bytes=0))
         return row.id

@@ -14,7 +14,7 @@ from shared.files import File
 MOST_PARTS = 10_000
 
 
-class ExpiresAfter(Body):
+class UploadExpiry(Body):
     """How long the finished file is kept."""
 
     anchor: Literal["created_at"]
@@ -36,7 +36,7 @@ class CreateUpload(Body):
     filename: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
     mime_type: Annotated[str, Field(min_length=1, max_length=255)]
     purpose: Annotated[str, Field(description="As for files: assistants, batch, fine-tune, vision, user_data, evals.")]
-    expires_after: Annotated[ExpiresAfter | None, Field(description="Lifetime of the finished file.")] = None
+    expires_after: Annotated[UploadExpiry | None, Field(description="Lifetime of the finished file.")] = None
 
 
 class CompleteUpload(Body):

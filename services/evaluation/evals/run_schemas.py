@@ -43,7 +43,7 @@ class ItemReference(Strict):
     """A path to a list of chat messages in the row, such as `item.messages`."""
 
 
-class JsonSchema(Strict):
+class SampledJsonSchema(Strict):
     name: Name
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     description: str | None = None
@@ -58,12 +58,12 @@ class JsonObjectFormat(Strict):
     type: Literal["json_object"]
 
 
-class JsonSchemaFormat(Strict):
+class SampledJsonSchemaFormat(Strict):
     type: Literal["json_schema"]
-    json_schema: JsonSchema
+    json_schema: SampledJsonSchema
 
 
-class FlatJsonSchemaFormat(JsonSchema):
+class FlatJsonSchemaFormat(SampledJsonSchema):
     """The same in the shape of the Responses API."""
 
     type: Literal["json_schema"]
@@ -85,13 +85,13 @@ class Sampling(Strict):
 
 
 class CompletionsSampling(Sampling):
-    response_format: Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")] | None = (
-        None
-    )
+    response_format: (
+        Annotated[TextFormat | JsonObjectFormat | SampledJsonSchemaFormat, Field(discriminator="type")] | None
+    ) = None
 
     def schema_wanted(self) -> dict[str, Any] | None:
         """The JSON Schema that answers must satisfy, if any."""
-        if isinstance(self.response_format, JsonSchemaFormat):
+        if isinstance(self.response_format, SampledJsonSchemaFormat):
             return self.response_format.json_schema.schema_
         return {"type": "object"} if isinstance(self.response_format, JsonObjectFormat) else None
 

@@ -35,7 +35,7 @@ class Strict(Body):
     model_config = ConfigDict(protected_namespaces=())
 
 
-class TextPart(Strict):
+class GraderTextPart(Strict):
     type: Literal["input_text", "output_text", "text"]
     text: str
 
@@ -44,7 +44,7 @@ class InputMessage(Strict):
     """A chat message whose text may hold variables."""
 
     role: Role
-    content: str | TextPart | list[str | TextPart]
+    content: str | GraderTextPart | list[str | GraderTextPart]
     type: Literal["message"] = "message"
 
     @property

@@ -1,6 +1,6 @@
 """What stored completions answer, for the API's description."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 
@@ -9,31 +9,25 @@ from services.generation.chat_schemas import ResponseFormat
 from shared.answers import Answer
 
 _ID = A_COMPLETION["id"]
+A_STORED_COMPLETION: dict[str, Any] = A_COMPLETION | {
+    "request_id": "req_abc",
+    "input_user": None,
+    "seed": 7,
+    "temperature": 0.0,
+    "top_p": None,
+    "presence_penalty": None,
+    "frequency_penalty": None,
+    "response_format": None,
+    "tools": None,
+    "tool_choice": None,
+    "metadata": {"reviewed": "yes"},
+}
 
 
 class StoredCompletionObject(ChatCompletionObject):
     """OpenAI's ChatCompletion as it was answered, with what was asked."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                A_COMPLETION
-                | {
-                    "request_id": "req_abc",
-                    "input_user": None,
-                    "seed": 7,
-                    "temperature": 0.0,
-                    "top_p": None,
-                    "presence_penalty": None,
-                    "frequency_penalty": None,
-                    "response_format": None,
-                    "tools": None,
-                    "tool_choice": None,
-                    "metadata": {"reviewed": "yes"},
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [A_STORED_COMPLETION]})
 
     request_id: str
     """The request's `x-request-id`."""

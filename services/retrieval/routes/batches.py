@@ -10,7 +10,7 @@ from services.retrieval.embedder_reach import refuse_unread
 from services.retrieval.routes.edge import Listed, Parts, Who, ask_again
 from services.retrieval.routes.files import Status
 from services.retrieval.routes.objects import batch_object, file_object
-from services.retrieval.schemas import CreateBatch
+from services.retrieval.schemas import CreateFileBatch
 from shared.answers import Page, answering
 from shared.web import page
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/vector_stores/{store_id}/file_batches")
 
 
 @router.post("", responses=answering(FileBatchObject))
-def create_batch(store_id: str, body: CreateBatch, who: Who, parts: Parts) -> dict[str, Any]:
+def create_batch(store_id: str, body: CreateFileBatch, who: Who, parts: Parts) -> dict[str, Any]:
     """Add up to 2000 files by one job. A file named in an older batch, too, counts in both."""
     with parts.database.transaction(who.project_id) as session:
         store = repository.usable_store(session, store_id, lock=True)
