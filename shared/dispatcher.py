@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from shared.database import Database
 from shared.settings import Settings
+from shared.stop_flag import StopFlag
 from shared.task_queue import RUN_JOB, make_publisher
 from shared.telemetry import configure_logging, logger
 
@@ -35,7 +36,7 @@ class Dispatcher:
         self._database = Database(settings.database_url, pool_size=3)
         self._redis = redis.Redis.from_url(settings.redis_url, socket_timeout=5)
         self._publisher = make_publisher(settings)
-        self._stop = threading.Event()
+        self._stop = StopFlag()
 
     def run(self) -> None:
         """Relay until stopped; the reconciler runs beside in a thread."""

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from deploy.local.child import kill_group
 from deploy.local.errors import HomeNotWritable, StackError
 from deploy.local.layout import Layout
 from deploy.local.state import StackState
+from shared.stop_flag import StopFlag
 
 ROOT = Path(__file__).resolve().parents[2]
 _STOP_SECONDS = 120
@@ -34,7 +34,8 @@ def up(layout: Layout, say: Callable[[str], None], *, argv: tuple[str, ...] = _S
     """
     found = running(layout)
     if found is not None and found.phase in {"starting", "ready"}:
-        return _wait_until_ready(layout, found.pid, say, found.supervisor_lives, threading.Event(), logged=0)
+        with _interrupts() as interrupted:
+            return _wait_until_ready(layout, found.pid, say, found.supervisor_lives, interrupted, logged=0)
     if found is not None:
         _wait_until_gone(found)
     try:
@@ -101,7 +102,7 @@ def _wait_until_ready(
     pid: int,
     say: Callable[[str], None],
     lives: Callable[[], bool],
-    interrupted: threading.Event,
+    interrupted: StopFlag,
     *,
     logged: int,
 ) -> StackState:
@@ -147,9 +148,9 @@ def _end(daemon: subprocess.Popen[bytes], layout: Layout) -> None:
 
 
 @contextmanager
-def _interrupts() -> Iterator[threading.Event]:
+def _interrupts() -> Iterator[StopFlag]:
     """Ctrl-C, a closed terminal and SIGTERM as a flag, so that none of them can fall between a start and its record."""
-    happened = threading.Event()
+    happened = StopFlag()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda *_: happened.set()) for number in numbers}
     try:
@@ -157,3 +158,4 @@ def _interrupts() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        happened.close()

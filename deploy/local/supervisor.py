@@ -25,6 +25,7 @@ from deploy.local.errors import AlreadyRunning, DiskFull, PortTaken, StackError
 from deploy.local.layout import Layout
 from deploy.local.processes import ROOT, Step, environment, once_before, processes
 from deploy.local.state import ProcessState, StackState
+from shared.stop_flag import StopFlag
 
 ALREADY_RUNNING = 2
 """The exit status of a supervisor that finds another one."""
@@ -56,7 +57,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._restarts: dict[str, int] = {}
         self._due: dict[str, float] = {}
-        self._stop = threading.Event()
+        self._stop = StopFlag()
         self.state = StackState("starting", os.getpid(), create_time(os.getpid()) or 0.0, port)
 
     def run(self) -> int:

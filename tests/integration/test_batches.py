@@ -284,7 +284,8 @@ def test_needs_its_input_file_no_more_once_it_is_ordered(client: openai.OpenAI, 
     with parts.database.transaction(project_id) as session:
         assert session.scalars(sa.select(BatchAnswer)).all() == []
     folder = parts.settings.home / "blobs" / project_id
-    assert len(list(folder.iterdir())) == 1, "only the output's bytes are left"
+    # the input's go once it is written down that the batch has ended; only the output's are left
+    wait_until(lambda: len(list(folder.iterdir())) == 1, seconds=10)
 
 
 @pytest.mark.usefixtures("workers")
