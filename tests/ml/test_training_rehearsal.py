@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from services.training.errors import DoesNotFit
 from services.training.fit import check_fit
@@ -85,7 +87,7 @@ def test_foresees_the_largest_pack_by_two_smaller_ones() -> None:
     assert foresee(packs[:3], lambda _pack: (0, 0.0)) is None, "nothing is smaller"
 
 
-def test_refuses_weights_that_have_no_room_before_they_are_loaded(folder: Path) -> None:
+def test_refuses_weights_that_have_no_room_before_they_are_loaded(folder: Path, tmp_path: Path) -> None:
     file = next(folder.glob("*.safetensors"))
     header = json.loads(file.read_bytes()[8 : 8 + int.from_bytes(file.read_bytes()[:8], "little")])
     weights = sum(math.prod(part["shape"]) for name, part in header.items() if name != "__metadata__")
@@ -95,6 +97,11 @@ def test_refuses_weights_that_have_no_room_before_they_are_loaded(folder: Path) 
     assert least_bytes(folder, full, torch.bfloat16) == (2 + 4 + 4 + 8) * weights
     assert least_bytes(folder, full, torch.float32) == (4 + 4 + 8) * weights
     assert least_bytes(folder, four_bits, torch.bfloat16) == weights // 2
+    sharded = tmp_path / "sharded"
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    whole.save_pretrained(sharded, max_shard_size="100KB")
+    shutil.copy(file, sharded / "consolidated.safetensors")
+    assert least_bytes(sharded, RECIPE, torch.bfloat16) == 2 * weights
     check_weights(folder, RECIPE, most_bytes=4 * weights)
     with pytest.raises(DoesNotFit, match=r"tune: qlora .* four bits"):
         check_weights(folder, RECIPE, most_bytes=2 * weights - 1)

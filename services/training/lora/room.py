@@ -1,5 +1,6 @@
 """Whether there is room for a run, told before the kernel's kill would tell it: for the weights, and for the packs."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from services.training.fit import gib
 from services.training.lora import memory
 from services.training.lora.base_model import computing_type, device_here
 from services.training.lora.packing import Group, pack_size
+from services.training.lora.ranks import ALONE, Ranks
 from services.training.recipe import Recipe
 
 _MOVED_BYTES = 4 + 8
@@ -24,26 +26,27 @@ _SMALLER = {
 }
 
 
-def check_weights(folder: Path, recipe: Recipe, most_bytes: int | None) -> None:
-    """DoesNotFit, before anything is loaded, where the weights alone take more than there is.
+def check_weights(folder: Path, recipe: Recipe, most_bytes: int | None, ranks: Ranks = ALONE) -> None:
+    """DoesNotFit, before anything is loaded, where the weights alone take more than there is, for any of the ranks.
 
-    `most_bytes` is a limit besides what the machine has.
+    `most_bytes` is a limit besides what the machine has. Every rank has to come.
     """
     device = device_here()
     limit = memory.limit_bytes(device)
     limits = [one for one in (limit, most_bytes) if one is not None]
     needed = least_bytes(folder, recipe, computing_type(device))
-    if limits and needed > min(limits):
+    too_much = bool(limits) and needed > min(limits)
+    if ranks.sum([float(too_much)])[0]:
         raise DoesNotFit(
-            f"The weights alone would take {gib(needed)} of memory, and {gib(min(limits))} are there for them. "
-            f"{_SMALLER[recipe.tune]}; or stop other work on this machine."
+            f"The weights alone would take {gib(needed)} of memory, and there are {gib(min(limits, default=0))} for "
+            f"them. {_SMALLER[recipe.tune]}; or stop other work on this machine."
         )
 
 
 def least_bytes(folder: Path, recipe: Recipe, dtype: torch.dtype) -> int:
     """Bytes that a model folder's weights take at least once they are loaded, and trained where all are."""
     weights = 0
-    for path in folder.glob("*.safetensors"):
+    for path in _weights_files(folder):
         with safe_open(path, framework="pt") as tensors:
             weights += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     if recipe.tune == "qlora":
@@ -52,6 +55,14 @@ def least_bytes(folder: Path, recipe: Recipe, dtype: torch.dtype) -> int:
         return weights * dtype.itemsize
     copy = 0 if dtype == torch.float32 else 4  # the optimiser moves weights in float32
     return weights * (dtype.itemsize + copy + _MOVED_BYTES)
+
+
+def _weights_files(folder: Path) -> list[Path]:
+    """Those that transformers loads: a folder may hold the same weights in other layouts besides."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    return [path for path in (folder / "model.safetensors",) if path.is_file()]
 
 
 @dataclass(frozen=True)

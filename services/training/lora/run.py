@@ -86,7 +86,7 @@ def train(order: TrainingOrder, share: Share, stop: "_StopSignal", ranks: Ranks 
     torch.manual_seed(recipe.seed)
     tell = say if ranks.leads else _say_nothing
     if not ranks.shards:  # or else no process holds them all
-        check_weights(order.model_dir, recipe, order.most_bytes)
+        check_weights(order.model_dir, recipe, order.most_bytes, ranks)
     model = load_base(order.model_dir, recipe.tune, spread_later=ranks.shards)
     training, probe = prepare(order.model_copy(update={"recipe": recipe}), model, share, stop, ranks)
     training.pace.ending_seconds = 0.0 if probe is None else probe.seconds
