@@ -38,7 +38,7 @@ _NOT_KEPT = frozenset({401, 403, 408, 409, 413, 429, 499})
 _LONGEST_KEY = 255
 _SETS_A_STATE = re.compile(
     r"(?:jobs|fine_tuning/jobs|searches)/[^/]+/(?:pause|resume)"
-    r"|evals/[^/]+|vector_stores/[^/]+(?:/files/[^/]+)?|releases"
+    r"|chat/completions/[^/]+|evals/[^/]+|vector_stores/[^/]+(?:/files/[^/]+)?|releases"
 )
 """What sets a state that another request may set back (pause, resume, pause): a retry must run, and finds at worst that
 the state is there already. All other POSTs make something, or end something for good."""

@@ -381,6 +381,7 @@ def test_remembers_every_order_but_those_that_set_a_state(http: TestClient) -> N
         "/v1/jobs/{job_id}/pause",
         "/v1/jobs/{job_id}/resume",
         "/v1/releases",
+        "/v1/chat/completions/{completion_id}",
         "/v1/searches/{search_id}/pause",
         "/v1/searches/{search_id}/resume",
         "/v1/vector_stores/{store_id}",
