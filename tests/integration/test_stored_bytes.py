@@ -115,7 +115,7 @@ def test_counts_the_state_of_a_paused_run(
     client: TestClient, parts: Wiring, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file_id = upload(client, chats())
-    job_id = order(client, file_id, max_steps=100).json()["id"]
+    job_id = order(client, file_id, epochs=100.0, max_steps=4000).json()["id"]  # long, lest it end before it hears
     runner = JobRunner(parts, JOB_HANDLERS, worker="test")
     seen: list[int] = []
 
