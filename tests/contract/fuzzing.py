@@ -35,25 +35,34 @@ def fuzz(
     """
     key = platform.key("fuzz")
     known = _things(platform.base_url, key)
-    (folder / "schemathesis.toml").write_text(_settings(known))
-    argv = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "schemathesis.toml"), "run"]
-    argv += [platform.base_url.removesuffix("/v1") + "/openapi.json", "-H", f"Authorization: Bearer {key}"]
-    argv += ["--checks", "all", "--seed", str(seed), "-n", str(examples)]
-    argv += ["--max-time", str(seconds // 2)] if seconds else []
+    environment = os.environ | {"UPLIFT_FUZZ_OWN_KEY": _id_of(platform.base_url, key)}
+    environment |= {"UPLIFT_FUZZ_EDGES": str(edges)} if edges else {}
+    options = ["-H", f"Authorization: Bearer {key}", "--checks", "all", "--seed", str(seed), "-n", str(examples)]
+    options += ["--max-time", str(seconds // 2)] if seconds else []
     # one worker: two would ask in another order each time
-    argv += ["--workers", "1", "--continue-on-failure", "--no-color"]
-    argv += ["--request-timeout", "60", "--max-response-time", "60"]
-    environment = os.environ | ({"UPLIFT_FUZZ_EDGES": str(edges)} if edges else {})
+    options += ["--workers", "1", "--continue-on-failure", "--no-color"]
+    options += ["--request-timeout", "60", "--max-response-time", "60"]
+    described = platform.base_url.removesuffix("/v1") + "/openapi.json"
+
+    def run(mode: str) -> subprocess.CompletedProcess[str]:
+        settings = folder / f"{mode}.toml"
+        settings.write_text(_settings(known, mode))
+        argv = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(settings), "run", described]
+        argv += ["--mode", mode, *options]
+        return subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
     # apart: generating both at once, it fails over a filter that may hold filters
-    runs = [
-        subprocess.run(
-            [*argv, "--mode", mode], cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-        for mode in ("positive", "negative")
-    ]
+    runs = [run(mode) for mode in ("positive", "negative")]
     with openai.OpenAI(base_url=platform.base_url, api_key=key) as client:
         assert client.models.list().data  # a run that revoked its own key has tested nothing but 401
     return max(ran.returncode for ran in runs), "".join(ran.stdout + ran.stderr for ran in runs)
+
+
+def _id_of(base_url: str, key: str) -> str:
+    """The id under which the key is known, by the letters that it shows of itself."""
+    with openai.OpenAI(base_url=base_url, api_key=key) as client:
+        known: Any = client.get("/keys", cast_to=object, options={"params": {"limit": 100}})
+        return next(str(one["id"]) for one in known["data"] if key.endswith(one["hint"].rpartition("…")[2]))
 
 
 def _things(base_url: str, key: str) -> dict[str, list[str]]:
@@ -87,7 +96,7 @@ def _things(base_url: str, key: str) -> dict[str, list[str]]:
         }
 
 
-def _settings(known: dict[str, list[str]]) -> str:
+def _settings(known: dict[str, list[str]], mode: str) -> str:
     """Half of the path's ids exist, but for what deletes them; a tenth of all texts is an id or hostile."""
     lines = [f'hooks = "{HERE / "fuzz_hooks.py"}"', "[dictionaries.any]"]
     lines += [f"values = {json.dumps([*HOSTILE, *(one for ids in known.values() for one in ids)])}"]
@@ -98,6 +107,9 @@ def _settings(known: dict[str, list[str]]) -> str:
     lines += [f'"path.{name}" = {{ dictionary = "{name}", probability = 0.5 }}' for name in known]
     lines += ["[[operations]]", 'include-method = "DELETE"', "[operations.parameters]"]
     lines += [f'"path.{name}" = {{ dictionary = "hostile", probability = 0.5 }}' for name in known]
+    # what it makes of earlier answers it cannot always generate wrong data from, and ends the operation with an error
+    lines += ["[phases.fuzzing.error-feedback]", f"enabled = {json.dumps(mode == 'positive')}"]
+    lines += ["[phases.fuzzing.extra-data-sources]", f"responses = {json.dumps(mode == 'positive')}"]
     return "\n".join(lines) + "\n"
 
 
