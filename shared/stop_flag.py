@@ -28,7 +28,9 @@ class StopFlag:
     def wait(self, seconds: float) -> bool:
         """Whether it is set, after so many seconds at most."""
         if not self._set:
-            select.select([self._ear], [], [], seconds)  # nobody reads the byte: once set, it is set for all
+            heard = select.poll()  # not `select`, which knows descriptors below 1024 only; one a thread
+            heard.register(self._ear, select.POLLIN)
+            heard.poll(seconds * 1000)  # nobody reads the byte: once set, it is set for all
         return self._set
 
     def close(self) -> None:

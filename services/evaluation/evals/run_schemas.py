@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from services.evaluation.errors import UnsupportedInEvals
-from services.evaluation.evals.schemas import InputMessage, Metadata, Name, Strict, TokenLimit, refuse_media
+from services.evaluation.evals.schemas import InputMessage, Metadata, Name, RunTokenLimit, Strict, refuse_media
 
 
 class Row(Strict):
@@ -74,7 +74,7 @@ class Sampling(Strict):
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_completion_tokens: TokenLimit = None
+    max_completion_tokens: RunTokenLimit = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     reasoning_effort: Literal["none"] | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None

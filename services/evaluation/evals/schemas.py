@@ -24,9 +24,12 @@ OwnMetric = Literal["exact_match", "token_f1", "chrf"]
 """What our evaluations measure beyond OpenAI's metrics."""
 
 
-TokenLimit = Annotated[
-    Annotated[int, Field(ge=1)] | None,
-    Field(validation_alias=AliasChoices("max_completion_tokens", "max_completions_tokens")),
+_TokenLimit = Annotated[int, Field(ge=1)] | None
+RunTokenLimit = Annotated[
+    _TokenLimit, Field(validation_alias=AliasChoices("max_completion_tokens", "max_completions_tokens"))
+]
+GraderTokenLimit = Annotated[
+    _TokenLimit, Field(validation_alias=AliasChoices("max_completions_tokens", "max_completion_tokens"))
 ]
 """OpenAI spells it one way for runs and the other for graders; we take both for both."""
 
@@ -103,7 +106,7 @@ class JudgeSampling(Strict):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    max_completions_tokens: TokenLimit = None
+    max_completions_tokens: GraderTokenLimit = None
     """OpenAI's own spelling."""
     reasoning_effort: Literal["none"] | None = None
 
