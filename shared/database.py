@@ -54,13 +54,19 @@ class Database:
         self._look_ups = LookUps(url, idle=pool_size, most=3 * pool_size)
 
     @contextmanager
-    def transaction(self, project_id: str) -> Iterator[Session]:
+    def transaction(self, project_id: str, *, idle_seconds: float | None = None) -> Iterator[Session]:
         """One transaction that sees `project_id`'s rows and no other's; commits at the end, rolls back on error.
 
-        What `after_commit` was given runs at the end, unless it rolled back.
+        What `after_commit` was given runs at the end, unless it rolled back. With `idle_seconds` the server ends it,
+        and its locks with it, when it waits that long between two statements: for locks that must not outlive a
+        process that stopped.
         """
+        settings, values = "set_config('app.project_id', :project, true)", {"project": project_id}
+        if idle_seconds is not None:
+            settings += ", set_config('idle_in_transaction_session_timeout', :idle, true)"
+            values["idle"] = f"{max(1, round(idle_seconds * 1000))}ms"
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            session.execute(sa.text("SELECT set_config('app.project_id', :project, true)"), {"project": project_id})
+            session.execute(sa.text(f"SELECT {settings}"), values)
             yield session
         for step in session.info.get(_AFTER_COMMIT, ()):
             step(self)

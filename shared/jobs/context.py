@@ -58,9 +58,11 @@ class JobContext:
     def transaction(self) -> Iterator[Session]:
         """A transaction of the job's project that holds the job row: it commits only while this claim is current.
 
-        Raises LeaseLost otherwise. Do not call `event` inside it.
+        Raises LeaseLost otherwise. Do not call `event` inside it, nor work long between its statements: the row must
+        be free again when the lease of a worker that was stopped in here is over, so the server ends the transaction.
         """
-        with self._database.transaction(self.project_id) as session:
+        lease = self.wiring.settings.lease_seconds
+        with self._database.transaction(self.project_id, idle_seconds=lease) as session:
             owned = sa.select(Job.id).where(*self.owned()).with_for_update(key_share=True)
             if session.scalars(owned).one_or_none() is None:
                 self._lost = True
@@ -154,7 +156,7 @@ class JobContext:
             progress, self._progress = self._progress, None
         values: dict[str, Any] = {} if progress is None else {"progress": progress}
         renews = renew or progress is not None
-        with self._database.transaction(self.project_id) as session:
+        with self._database.transaction(self.project_id, idle_seconds=lease_seconds) as session:
             wishes = (Job.cancel_requested, Job.pause_requested)
             if renews:
                 # locked first: an update that waits for the row would write the time of before its wait

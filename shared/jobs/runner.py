@@ -134,7 +134,7 @@ def claim(database: Database, project_id: str, job_id: str, *, worker: str, leas
         .returning(Job)
         .execution_options(synchronize_session=False)
     )
-    with database.transaction(project_id) as session:
+    with database.transaction(project_id, idle_seconds=lease) as session:
         return session.scalars(taken).one_or_none()
 
 

@@ -1,6 +1,7 @@
 """A real worker with toy orders: sleep in small steps, crash the process, echo a live request."""
 
 import os
+import signal
 import time
 from typing import Any, ClassVar
 
@@ -25,6 +26,13 @@ class Crash(Command):
     """Take the whole worker process down, as a kernel out of memory would."""
 
     kind: ClassVar[str] = "test.crash"
+    queue: ClassVar[str] = "test"
+
+
+class Freeze(Command):
+    """On the first attempt, stop the whole worker process while it holds the job's row."""
+
+    kind: ClassVar[str] = "test.freeze"
     queue: ClassVar[str] = "test"
 
 
@@ -58,6 +66,13 @@ def crash(_context: JobContext, _order: Crash) -> None:
     os._exit(137)
 
 
+def freeze(context: JobContext, _order: Freeze) -> None:
+    with context.transaction() as session:
+        if context.job.attempt == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        context.succeed(session, {"attempt": context.job.attempt})
+
+
 def stumble(context: JobContext, order: Stumble) -> None:
     if context.job.attempt <= order.failures:
         raise ValueError(f"attempt {context.job.attempt} stumbles")
@@ -86,6 +101,6 @@ app = make_worker_app(
     "echo",
     ["test", "test.interactive"],
     lambda: Wiring.from_settings(Settings()),
-    {Nap: nap, Crash: crash, Stumble: stumble, NapEnded: nap_ended},
+    {Nap: nap, Crash: crash, Freeze: freeze, Stumble: stumble, NapEnded: nap_ended},
     {"test.echo": echo},
 )

@@ -22,7 +22,7 @@ from shared.task_queue import RUN_JOB, make_publisher
 from shared.telemetry import trace_id_of
 from shared.wiring import Wiring
 from tests.fakes import processes
-from tests.fakes.echo_worker import Crash, Nap, NapEnded, Stumble
+from tests.fakes.echo_worker import Crash, Freeze, Nap, NapEnded, Stumble
 from tests.fakes.processes import wait_until
 
 pytestmark = pytest.mark.stack
@@ -240,6 +240,21 @@ def test_a_worker_that_stalls_past_its_lease_writes_nothing(
     after = read(database, project_id, job_id)
     assert winner.attempt == after.attempt == 2
     assert (after.finished_at, after.fence) == (winner.finished_at, winner.fence)
+
+
+def test_a_worker_that_stops_while_it_holds_the_row_is_replaced_and_writes_nothing(
+    database: Database, project_id: str, worker: processes.Process, stack_environment: dict[str, str], tmp_path: Path
+) -> None:
+    job_id = order(database, project_id, Freeze())
+    wait_until(lambda: status(database, project_id, job_id) == "running", seconds=10)
+    second = processes.worker(stack_environment, tmp_path)
+    with processes.killed_at_the_end(second):
+        wait_until(lambda: status(database, project_id, job_id) == "succeeded", seconds=LEASE_AND_TEN + 10)
+        worker.signal(signal.SIGCONT)
+        time.sleep(2)
+    after = read(database, project_id, job_id)
+    assert (after.attempt, after.result) == (2, {"attempt": 2})
+    assert not worker.is_dead()
 
 
 def test_refuses_a_write_under_an_old_fence(wiring: Wiring, project_id: str) -> None:
