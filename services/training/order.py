@@ -115,6 +115,9 @@ class Stepped(_Message):
     """Measured as `valid_loss` is, after the step and without dropout, of a few training examples, the same ones each
     time: the two can be compared, which `train_loss` and `valid_loss` cannot."""
     train_eval_loss_error: float | None = None
+    train_eval_noise: float | None = None
+    """How much dropout and NEFTune add to `train_eval_loss`, on the same examples; None where a recipe has neither."""
+    train_eval_noise_error: float | None = None
     valid_mean_token_accuracy: float | None = None
     full_valid_loss: float | None = None
     """Of all validation examples: measured at the end, and wherever they are few enough."""

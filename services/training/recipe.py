@@ -182,6 +182,11 @@ class Recipe(BaseModel):
             where = ".".join(["recipe", *(str(part) for part in first["loc"])])
             raise InvalidRecipe(f"{where}: {first['msg']}.", param=where) from error
 
+    @property
+    def disturbs(self) -> bool:
+        """Whether the training draws noise into what the model reads or computes; targets are another matter."""
+        return bool(self.dropout or self.neftune_alpha)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         """Refuse what would be ignored: fields that say nothing under this objective."""

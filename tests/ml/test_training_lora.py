@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -14,7 +15,8 @@ from services.training.lora.adapter import Adapter, attach, load_weights, save_f
 from services.training.lora.attention import FusedAttention
 from services.training.lora.base_model import BaseModel, prepare
 from services.training.lora.examples import Row, tokenize
-from services.training.lora.objectives import Supervised, flat, score_set
+from services.training.lora.noise import Noise
+from services.training.lora.objectives import Supervised, flat, score_noise, score_set
 from services.training.lora.packing import Pack, TokenExample, pack, split_batch
 from services.training.lora.scoring import score_pack
 from services.training.lora.tuned import make_trainable
@@ -147,6 +149,38 @@ def test_bfloat16_stays_close_to_float32(folder: Path) -> None:
     assert narrow.mean_loss == pytest.approx(wide.mean_loss, rel=0.02)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_what_noise_adds_is_measured_on_the_same_examples_and_draws_nothing(folder: Path, dropout: float) -> None:
+    """Label smoothing is no noise: without dropout nothing is added."""
+    model = ours(folder)
+    examples, _ = tokenize(model.tokenizer, rows(), 200)
+    shaken(model, Recipe(rank=4, dropout=dropout))
+    objective = Supervised(model, Noise(label_smoothing=0.3))
+    plain = score_set(model, objective, examples, 60)
+    model.whole.train()
+    before = torch.get_rng_state()
+    calm, added = score_noise(model, objective, examples, 60)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.whole.training
+    assert calm == plain
+    assert (added.weight, added.examples, added.computed) == (plain.weight, plain.examples, plain.computed)
+    if dropout == 0:
+        assert (added.loss, added.standard_error) == (0, 0)
+        return
+    parts = split_batch(examples, 60)
+    with torch.no_grad():
+        disturbed = [loss for part in parts for loss in Supervised(model).loss(part).each]
+        model.whole.eval()
+        costs = np.array(disturbed) - [loss for part in parts for loss in Supervised(model).loss(part).each]
+    weights = np.array([len(example.completion) for part in parts for example in flat(part)])
+    mean = costs.sum() / weights.sum()
+    spread = ((costs - mean * weights) ** 2).sum() * len(costs) / (len(costs) - 1)
+    assert (added.mean_loss, added.standard_error) == (
+        pytest.approx(mean, rel=1e-4),
+        pytest.approx(spread**0.5 / weights.sum(), rel=1e-4),
+    )
+
+
 def test_dropout_acts_in_training_only_and_has_the_right_gradient(folder: Path) -> None:
     model = ours(folder)
     examples, _ = tokenize(model.tokenizer, rows(), 200)
@@ -276,7 +310,8 @@ def test_every_learned_turn_has_a_completion_and_the_conversation_is_counted_onc
 def test_a_conversation_has_the_loss_of_its_turns_alone(folder: Path) -> None:
     model = ours(folder)
     groups, _ = tokenize(model.tokenizer, [conversation(), rows()[0]], 200)
-    total, tally = Supervised(model).loss(groups)
+    total, tally, each = Supervised(model).loss(groups)
+    assert sum(each) == pytest.approx(total.item(), rel=1e-5)
     assert total.item() == pytest.approx(sum(alone(plain(folder), one).item() for one in flat(groups)), rel=1e-5)
     assert tally.weight == Supervised(model).weight(groups) == tally.labels
 

@@ -96,7 +96,8 @@ def test_label_smoothing_is_in_the_training_loss_only(folder: Path) -> None:
     again = ours(folder)
     shaken(again, Recipe(rank=4))
     again.whole.train()
-    total, tally = Supervised(again, Noise(label_smoothing=0.3)).loss(examples)
+    total, tally, each = Supervised(again, Noise(label_smoothing=0.3)).loss(examples)
+    assert sum(each) == pytest.approx(tally.loss, rel=1e-5)
     assert total.item() == pytest.approx(expected, rel=1e-4) == tally.loss
     assert tally.correct == plainly.correct
 
@@ -131,9 +132,9 @@ def test_neftune_is_in_training_only_and_a_pack_with_it_equals_its_noisy_example
     assert score_set(model, noisy, examples, 10_000).loss == quiet
     model.whole.train()
     torch.manual_seed(0)
-    total, _ = noisy.loss(examples)
+    total = noisy.loss(examples).total
     assert total.item() != pytest.approx(quiet, rel=1e-4)
-    assert total.item() != noisy.loss(examples)[0].item(), "the noise is drawn anew"
+    assert total.item() != noisy.loss(examples).total.item(), "the noise is drawn anew"
     packed = pack(flat(examples))
     torch.manual_seed(0)
     embeddings = model.whole.get_input_embeddings()

@@ -28,7 +28,7 @@ def test_a_step_is_one_mean_over_what_is_new_and_what_is_replayed(folder: Path, 
     old = [training.replay[place] for place in training.plan.replayed(1)]
     assert (len(new), len(old)) == (2, 2)
     objective = training.objective
-    total = objective.loss([*new, *old])[0] / objective.weight([*new, *old])
+    total = objective.loss([*new, *old]).total / objective.weight([*new, *old])
     total.backward()
     expected = torch.linalg.vector_norm(
         torch.stack([p.grad.norm() for p in training.parameters.values() if p.grad is not None])

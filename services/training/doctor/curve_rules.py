@@ -6,7 +6,7 @@ from typing import Any
 
 from services.training.doctor.facts import Facts, Validation
 from services.training.doctor.findings import Evidence, Finding
-from services.training.doctor.measures import ending, gradient_collapse, highest_rise, left, levelling
+from services.training.doctor.measures import added_by_noise, gradient_collapse, highest_rise, left, levelling
 from services.training.doctor.rules import SURE, rounded
 from services.training.errors import NonFiniteLoss
 from services.training.recipe import ONLY_ADAPTERS, Recipe
@@ -23,8 +23,8 @@ _COLLAPSED = 0.2
 """Where gradients have shrunk five times as much as the loss, nothing learns any more."""
 _MOST_LEFT = 0.5
 """Share of the start's loss that is left from which a run counts as having learned little."""
-_NOISE_SHARE = 0.1
-"""Share of the loss in training that is only dropout's and its like's doing."""
+_NOISE_SHARE = 0.05
+"""Share of the start's loss that dropout and its like add at the end: it matters beside what there was to learn."""
 _SMOOTHED_AWAY = 0.25
 """Nats of plain loss from which smoothing is heavy: exp(0.25), 28 % more surprised by each token; 0.22 and more."""
 _SMOOTHED_SHARE = 0.5
@@ -216,20 +216,16 @@ _Held = tuple[str, tuple[Evidence, ...], dict[str, Any]]
 
 
 def _held_by_noise(facts: Facts, last: Validation) -> _Held | None:
-    """Whether dropout or NEFTune make the loss in training much higher than the plain one of learned examples.
-
-    A smoothed loss is higher than the plain one without any harm, by more than such noise, so there it tells nothing.
-    """
-    recipe, noisy = facts.recipe, ending(facts, last.step)
-    if recipe.label_smoothing or not (recipe.dropout or recipe.neftune_alpha):
+    """Whether dropout and NEFTune make the loss of learned examples much higher than it is without them."""
+    noise = added_by_noise(facts)
+    if noise is None or not _much_left(facts, last):
         return None
-    noise = noisy.loss - last.train_loss
-    share = noise / noisy.loss
-    if noise < SURE * math.hypot(noisy.error, last.train_error) or share < _NOISE_SHARE or not _much_left(facts, last):
+    limit = max(_NOISE_SHARE * facts.start_loss, SURE * noise.error)
+    if noise.loss < limit:
         return None
-    summary = f"The loss with the training's noise is {noisy.loss:.2f}, without it {last.train_loss:.2f}."
-    evidence = Evidence("share of the training loss that is noise", share, _NOISE_SHARE, (noisy.first, noisy.last))
-    return summary, (evidence,), _loosened(recipe)
+    summary = f"The training's noise adds {noise.loss:.2f} nats to the loss of learned examples."
+    evidence = Evidence("loss that dropout and NEFTune add, nats", noise.loss, limit, noise.steps)
+    return summary, (evidence,), _loosened(facts.recipe)
 
 
 def _held_by_decay(facts: Facts, last: Validation) -> _Held | None:

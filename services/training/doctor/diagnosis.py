@@ -7,7 +7,7 @@ from services.training.doctor.curve_rules import CURVE_RULES
 from services.training.doctor.facts import Facts
 from services.training.doctor.findings import Finding
 from services.training.doctor.forecast import Forecast
-from services.training.doctor.measures import left
+from services.training.doctor.measures import added_by_noise, left
 from services.training.doctor.rules import DATA_RULES, MODEL_RULES
 
 Otherwise = Literal["healthy", "too_early", "interrupted", "not_validated"]
@@ -64,11 +64,8 @@ def _not_judged(facts: Facts) -> list[str]:
         reasons.append("overfitting, too little data and leaks: nothing was validated yet")
     elif not facts.validations[-1].measured_alike:
         reasons.append("over-regularisation: this run did not measure its training loss without dropout")
-    elif facts.recipe.label_smoothing and (facts.recipe.dropout or facts.recipe.neftune_alpha):
-        reasons.append(
-            "over-regularisation by dropout or NEFTune: with label smoothing the training loss is higher than the "
-            "plain one anyway"
-        )
+    elif facts.recipe.disturbs and added_by_noise(facts) is None:
+        reasons.append("over-regularisation by dropout or NEFTune: this run did not measure how much loss they add")
     if facts.ended and facts.recipe.label_smoothing and left(facts) is None:
         reasons.append("whether it ended too early: the plain loss, without label smoothing, was not measured")
     if facts.probed is None:

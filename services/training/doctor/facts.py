@@ -31,6 +31,9 @@ class Validation:
     train_loss: float
     train_error: float
     measured_alike: bool
+    noise: float | None = None
+    """How much dropout and NEFTune add to `train_loss`, on the same examples; None where it was not measured."""
+    noise_error: float = 0.0
 
     @property
     def gap(self) -> float:
@@ -156,5 +159,7 @@ def _validations(steps: list[Mapping[str, Any]], losses: Curve) -> Iterable[Vali
             train_loss=float(losses[before:place].mean()) if alike is None else float(alike),
             train_error=float(step.get("train_eval_loss_error") or 0.0),
             measured_alike=alike is not None,
+            noise=step.get("train_eval_noise"),
+            noise_error=float(step.get("train_eval_noise_error") or 0.0),
         )
         before = place

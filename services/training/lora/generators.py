@@ -1,6 +1,7 @@
 """The random numbers that a run draws, as its states hold them: those of the CPU, and of the GPU it computes on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,6 +43,17 @@ def restore(device: torch.device, rank: int, states: Mapping[str, Tensor]) -> No
     for name, generator in drawn_from(device).items():
         state = states.get(_named(name, rank))
         if state is not None:
+            generator.set_state(state)
+
+
+@contextmanager
+def unchanged(device: torch.device) -> Iterator[None]:
+    """Draw what follows afterwards as if nothing had been drawn in here."""
+    before = [(generator, generator.get_state()) for generator in drawn_from(device).values()]
+    try:
+        yield
+    finally:
+        for generator, state in before:
             generator.set_state(state)
 
 

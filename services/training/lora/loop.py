@@ -15,7 +15,7 @@ from services.training.domain import kept_checkpoints
 from services.training.errors import NonFiniteLoss
 from services.training.lora import explosion, generators, last_good, memory, states, whole_folders
 from services.training.lora.base_model import BaseModel
-from services.training.lora.objectives import Objective, score_set
+from services.training.lora.objectives import Objective, score_noise, score_set
 from services.training.lora.packing import Group, split_batch
 from services.training.lora.plan import Plan
 from services.training.lora.ranks import ALONE, Ranks
@@ -107,7 +107,7 @@ class Training:
             self.plan,
             self.train,
             self.replay,
-            samples=[self.sample, self.train_sample] if self.sample else [],
+            samples=[self.sample, *[self.train_sample] * (2 if self.recipe.disturbs else 1)] if self.sample else [],
             rest=self.validation if len(self.sample) < len(self.validation) else [],
             micro_batch_tokens=self.recipe.micro_batch_tokens,
             processes=self.ranks.size,
@@ -241,8 +241,8 @@ class Training:
         self.pace.step_took(seconds, tally.computed + replayed.computed)
         validates = self.plan.validates_after(step)
         validated, full = self._validate(step) if validates else (None, None)
-        seen = self._score(self.train_sample, step) if validated else None
-        scored = [one for one in (validated, seen, None if full is validated else full) if one is not None]
+        seen, noise = self._score_learned(step) if validated else (None, None)
+        scored = [one for one in (validated, seen, noise, None if full is validated else full) if one is not None]
         if scored:
             self.pace.scoring_took(time.perf_counter() - began - seconds, sum(one.computed for one in scored))
         progress.seconds += time.perf_counter() - began
@@ -265,6 +265,8 @@ class Training:
                 valid_loss_error=validated and validated.standard_error,
                 train_eval_loss=seen and seen.mean_loss,
                 train_eval_loss_error=seen and seen.standard_error,
+                train_eval_noise=noise and noise.mean_loss,
+                train_eval_noise_error=noise and noise.standard_error,
                 valid_mean_token_accuracy=validated and validated.accuracy,
                 full_valid_loss=full and full.mean_loss,
                 full_valid_mean_token_accuracy=full and full.accuracy,
@@ -291,11 +293,11 @@ class Training:
         """Of this rank's part."""
         tally = Tally()
         for some in split_batch(self.ranks.part(groups), self.recipe.micro_batch_tokens):
-            loss, part = self.objective.loss(some)
-            (loss / weight).backward()
-            tally.add(part)
+            loss = self.objective.loss(some)
+            (loss.total / weight).backward()
+            tally.add(loss.tally)
         for some in self.ranks.idle(groups, self.recipe.micro_batch_tokens):
-            (0 * self.objective.loss(some)[0]).backward()
+            (0 * self.objective.loss(some).total).backward()
         return tally
 
     def _validate(self, step: int) -> tuple[Tally | None, Tally | None]:
@@ -318,10 +320,20 @@ class Training:
         last = step == self.plan.total_steps or progress.stopped_early
         return tally, self._score(self.validation, step) if last else None
 
+    def _score_learned(self, step: int) -> tuple[Tally, Tally | None]:
+        """The sample's sums of training examples, and those of what the recipe's noise adds, if it has any."""
+        if not self.recipe.disturbs:
+            return self._score(self.train_sample, step), None
+        ranks, most, groups = self.ranks, self.recipe.micro_batch_tokens, self.train_sample
+        own = score_noise(self.model, self.objective, ranks.part(groups), most, ranks.idle(groups, most))
+        return self._sound(ranks.sum_tally(own[0]), step), ranks.sum_tally(own[1])
+
     def _score(self, groups: list[Group], step: int) -> Tally:
         most = self.recipe.micro_batch_tokens
         own = score_set(self.model, self.objective, self.ranks.part(groups), most, self.ranks.idle(groups, most))
-        tally = self.ranks.sum_tally(own)
+        return self._sound(self.ranks.sum_tally(own), step)
+
+    def _sound(self, tally: Tally, step: int) -> Tally:
         if not math.isfinite(tally.loss):
             raise NonFiniteLoss(f"The validation loss is {tally.loss} after step {step}.")
         return tally

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from services.training.lora import generators
 from services.training.lora.base_model import BaseModel
 from services.training.lora.noise import NO_NOISE, Noise
 from services.training.lora.packing import Group, Pack, TokenExample, pack, split_batch
@@ -16,6 +18,14 @@ from services.training.lora.sharding import is_sharded
 
 Reference = Mapping[Group, tuple[float, float]]
 """Log-likelihoods of a pair's preferred and rejected answers under the reference model, in nats."""
+
+
+class Loss(NamedTuple):
+    """Of some groups: their summed loss (differentiable), its sums, and each group's own part of it, in nats."""
+
+    total: Tensor
+    tally: Tally
+    each: list[float]
 
 
 class Objective(Protocol):
@@ -29,8 +39,12 @@ class Objective(Protocol):
         """Tokens of the training example after the chat template, prompt included."""
         ...
 
-    def loss(self, groups: Sequence[Group]) -> tuple[Tensor, Tally]:
-        """The groups' summed loss in one forward pass (differentiable), and its sums."""
+    def loss(self, groups: Sequence[Group]) -> Loss:
+        """Of the groups, in one forward pass."""
+        ...
+
+    def unsmoothed(self) -> "Objective":
+        """The same with true targets: what is left of the noise in training disturbs what goes in and through."""
         ...
 
 
@@ -46,7 +60,10 @@ class Supervised:
     def tokens(self, group: Group) -> int:
         return max(len(example) for example in group)  # the last turn's prompt holds the turns before it
 
-    def loss(self, groups: Sequence[Group]) -> tuple[Tensor, Tally]:
+    def unsmoothed(self) -> "Supervised":
+        return type(self)(self._model, replace(self._noise, label_smoothing=0.0))
+
+    def loss(self, groups: Sequence[Group]) -> Loss:
         packed = pack(flat(groups))
         scored = score_pack(self._model, packed, self._noise if self._model.whole.training else NO_NOISE)
         total = scored.losses.sum()
@@ -54,7 +71,7 @@ class Supervised:
         each = log_likelihoods(scored, packed, sum(len(group) for group in groups)).detach()
         losses = [-float(part.sum()) for part in each.cpu().split([len(group) for group in groups])]
         tally.add_examples(losses, [self.weight([group]) for group in groups])
-        return total, tally
+        return Loss(total, tally, losses)
 
 
 class ContinuedPretraining(Supervised):
@@ -82,7 +99,10 @@ class Preference:
     def tokens(self, group: Group) -> int:
         return sum(len(example) for example in group)
 
-    def loss(self, groups: Sequence[Group]) -> tuple[Tensor, Tally]:
+    def unsmoothed(self) -> "Preference":
+        return self
+
+    def loss(self, groups: Sequence[Group]) -> Loss:
         packed = pack(flat(groups))
         scored = score_pack(self._model, packed)
         policy = log_likelihoods(scored, packed, 2 * len(groups)).view(-1, 2)  # (pairs, preferred and rejected)
@@ -94,9 +114,10 @@ class Preference:
         tally = _tally(packed, Scored(scored.losses, scored.hits & liked), total, weight=len(groups))
         tally.labels = sum(len(group[0].completion) for group in groups)
         tally.pairs, tally.wins = len(groups), int((preferred > rejected).sum())
-        tally.add_examples(each.detach().tolist(), [1] * len(groups))
+        losses = each.detach().tolist()
+        tally.add_examples(losses, [1] * len(groups))
         tally.preferred_reward, tally.rejected_reward = preferred.sum().item(), rejected.sum().item()
-        return total, tally
+        return Loss(total, tally, losses)
 
 
 def score_set(
@@ -110,17 +131,53 @@ def score_set(
     tally = Tally()
     with evaluating(model):
         for part in split_batch(groups, micro_batch_tokens):
-            tally.add(objective.loss(part)[1])
+            tally.add(objective.loss(part).tally)
         for part in idle:
             objective.loss(part)
     return tally
 
 
+def score_noise(
+    model: BaseModel,
+    objective: Objective,
+    groups: Sequence[Group],
+    micro_batch_tokens: int,
+    idle: Sequence[list[Group]] = (),
+) -> tuple[Tally, Tally]:
+    """The sums of `score_set`, and those of what dropout and NEFTune add to each group's loss.
+
+    Both are measured on the same groups, so that their difference is known far better than either. Nothing is drawn
+    that the training would have drawn.
+    """
+    plain, added = Tally(), Tally()
+    with generators.unchanged(model.device):
+        for part in split_batch(groups, micro_batch_tokens):
+            calm, disturbed = _calm_and_disturbed(model, objective, part)
+            plain.add(calm.tally)
+            costs = [after - before for before, after in zip(calm.each, disturbed.each, strict=True)]
+            cost = Tally(loss=sum(costs), weight=calm.tally.weight, computed=disturbed.tally.computed)
+            cost.add_examples(costs, [objective.weight([group]) for group in part])
+            added.add(cost)
+        for part in idle:
+            _calm_and_disturbed(model, objective, part)
+    return plain, added
+
+
+def _calm_and_disturbed(model: BaseModel, objective: Objective, groups: Sequence[Group]) -> tuple[Loss, Loss]:
+    with evaluating(model):
+        calm = objective.loss(groups)
+    with evaluating(model, noise=True):
+        return calm, objective.unsmoothed().loss(groups)
+
+
 @contextmanager
-def evaluating(model: BaseModel) -> Iterator[None]:
-    """Without gradients and dropout; the model's mode is restored."""
+def evaluating(model: BaseModel, *, noise: bool = False) -> Iterator[None]:
+    """Without gradients, and without dropout and what else a training adds unless `noise` asks for it.
+
+    The model's mode is restored.
+    """
     was_training = model.whole.training
-    model.whole.eval()
+    model.whole.train(noise)
     try:
         # whole weights that were first fetched in inference mode could not be trained with later
         with torch.no_grad() if is_sharded(model) else torch.inference_mode():

@@ -72,7 +72,7 @@ def _foreseen_too_much(training: Training, trained: Sequence[list[Group]], most_
 
 def _held_by(training: Training, pack: list[Group]) -> tuple[int, float]:
     began = time.perf_counter()
-    loss = training.objective.loss(pack)[0]
+    loss = training.objective.loss(pack).total
     _wait(training)
     held = memory.taken_bytes(training.model.device)
     assert held is not None, "asked before"
@@ -133,7 +133,7 @@ def _score(training: Training, packs: Sequence[list[Group]]) -> None:
 def _compute(training: Training, packs: Sequence[list[Group]]) -> None:
     """Forward and backward, and the gradients dropped."""
     for some in packs:
-        training.objective.loss(some)[0].backward()
+        training.objective.loss(some).total.backward()
     training.optimizer.zero_grad(set_to_none=True)
     _wait(training)
 

@@ -8,6 +8,7 @@ import pytest
 from services.training.doctor.diagnosis import Diagnosis, diagnose, finds
 from services.training.doctor.facts import Facts
 from services.training.doctor.forecast import Point, forecast
+from services.training.doctor.measures import added_by_noise
 from services.training.recipe import Recipe
 
 PROBED = {"questions": 40, "before": 1.5, "after": 1.5, "change_error": 0.02}
@@ -103,15 +104,39 @@ def test_little_forgetting_and_uncertain_forgetting_are_left_alone() -> None:
         assert diagnose(Facts.of(Recipe(), {}, curve, probed=probed, ended=True)).verdict == said
 
 
-@pytest.mark.parametrize("noise", [{}, {"dropout": 0.05}, {"neftune_alpha": 5.0}])
-def test_a_smoothed_loss_far_above_the_plain_one_is_no_harm(noise: dict[str, float]) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("noise", [{"dropout": 0.05}, {"neftune_alpha": 5.0}])
+def test_noise_is_named_where_it_adds_much_to_the_plain_loss(noise: dict[str, float], smoothing: float) -> None:
     scored = {"valid_loss": 0.62, "valid_loss_error": 0.05, "train_eval_loss": 0.61, "train_eval_loss_error": 0.05}
-    plain = of(Recipe(**noise), healthy(1.73), **scored)
-    smoothed = of(Recipe(label_smoothing=0.1, **noise), healthy(1.73), **scored)
-    assert plain.verdict == ("over_regularised" if noise else "healthy")
-    assert (smoothed.verdict, smoothed.findings) == ("healthy", ())
-    assert len(smoothed.not_judged) == (1 if noise else 0)
-    assert all("dropout or NEFTune: with label smoothing" in reason for reason in smoothed.not_judged)
+    recipe = Recipe(label_smoothing=smoothing, **noise)
+    for added, error, said in (
+        (0.30, 0.05, "over_regularised"),
+        (0.30, 0.12, "healthy"),  # within chance
+        (0.10, 0.01, "healthy"),  # beyond chance, and little beside the start's loss
+    ):
+        found = of(recipe, healthy(1.73), **scored, train_eval_noise=added, train_eval_noise_error=error)
+        assert (found.verdict, found.not_judged) == (said, ())
+        assert all(finding.remedy["dropout"] == 0 for finding in found.findings)
+    unmeasured = of(recipe, healthy(1.73), **scored)
+    assert (unmeasured.verdict, len(unmeasured.not_judged)) == ("healthy", 1)
+    assert "dropout or NEFTune: this run did not measure" in unmeasured.not_judged[0]
+
+
+def test_noise_is_measured_over_the_second_half_of_the_validations() -> None:
+    scored = {"valid_loss": 0.62, "valid_loss_error": 0.05, "train_eval_loss": 0.61, "train_eval_loss_error": 0.05}
+    curve = steps(healthy(1.73))
+    for step, added in zip(curve[14::15], (2.0, 2.0, 0.1, 0.3), strict=True):
+        step |= scored | {"train_eval_noise": added, "train_eval_noise_error": 0.06}
+    added = added_by_noise(Facts.of(Recipe(dropout=0.1), {}, curve, ended=True))
+    assert added is not None
+    assert (added.loss, added.error) == (pytest.approx(0.2), pytest.approx(0.06 / 2**0.5))
+    assert added.steps == (45, 60)
+
+
+def test_a_smoothed_loss_far_above_the_plain_one_is_no_harm() -> None:
+    scored = {"valid_loss": 0.62, "valid_loss_error": 0.05, "train_eval_loss": 0.61, "train_eval_loss_error": 0.05}
+    found = of(Recipe(label_smoothing=0.1), healthy(1.73), **scored)
+    assert (found.verdict, found.findings, found.not_judged) == ("healthy", (), ())
 
 
 @pytest.mark.parametrize(
