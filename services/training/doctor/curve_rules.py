@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.training.doctor.facts import Facts, Validation
 from services.training.doctor.findings import Evidence, Finding
@@ -29,6 +29,8 @@ _SMOOTHED_AWAY = 0.25
 """Nats of plain loss from which smoothing is heavy: exp(0.25), 28 % more surprised by each token; 0.22 and more."""
 _SMOOTHED_SHARE = 0.5
 """Share of the plain loss that smoothing has to account for, or it may be what cannot be known."""
+_GAP_SHARE = 0.5
+"""Of what holds the model back: where unseen examples are worse by less, it costs more than it could protect from."""
 _SHRINKAGE = 0.5
 """Nats by which decay alone would shrink every weight in the run: exp(-0.5) leaves 61 %."""
 _SOME_LEFT = 0.1
@@ -106,27 +108,25 @@ def underfitting(facts: Facts) -> Finding | None:
 
 
 def over_regularised(facts: Facts) -> Finding | None:
-    """Noise, decay or smoothing, not a lack of steps, keeps the plain training loss up, and nothing is learned by
-    heart."""
+    """Noise, decay or smoothing, not a lack of steps, keeps the plain training loss up, and nothing, beside what that
+    costs, is learned by heart."""
     if not facts.validations or not facts.validations[-1].measured_alike:
         return None
     last = facts.validations[-1]
-    if last.gap >= SURE * last.gap_error:
-        return None
     for found in (_held_by_noise(facts, last), _held_by_decay(facts, last), _held_by_smoothing(facts, last)):
-        if found is not None:
-            summary, evidence, remedy = found
-            gap = Evidence(
-                "validation loss less training loss, nats", last.gap, SURE * last.gap_error, (last.step,) * 2
-            )
-            return Finding(
-                "over_regularised",
-                f"{summary} Learned examples are at {last.train_loss:.2f}, and unseen ones are no worse "
-                f"({last.valid_loss:.2f}): there is nothing to regularise against.",
-                (*evidence, gap),
-                _fitting(facts.recipe, remedy),
-                "Weaken what holds the model back.",
-            )
+        if found is None:
+            continue
+        limit = max(SURE * last.gap_error, _GAP_SHARE * found.cost)
+        if last.gap >= limit:
+            continue
+        return Finding(
+            "over_regularised",
+            f"{found.summary} Learned examples are at {last.train_loss:.2f}, and unseen ones hardly worse "
+            f"({last.valid_loss:.2f}): there is nothing to regularise against.",
+            (*found.evidence, Evidence("validation loss less training loss, nats", last.gap, limit, (last.step,) * 2)),
+            _fitting(facts.recipe, found.remedy),
+            "Weaken what holds the model back.",
+        )
     return None
 
 
@@ -211,8 +211,14 @@ def _fitting(recipe: Recipe, remedy: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in remedy.items() if recipe.tune != "full" or name not in ONLY_ADAPTERS}
 
 
-_Held = tuple[str, tuple[Evidence, ...], dict[str, Any]]
-"""What holds a model back, in words, by what numbers, and the recipe without it."""
+class _Held(NamedTuple):
+    """What holds a model back, in words, by what numbers, and the recipe without it."""
+
+    summary: str
+    evidence: tuple[Evidence, ...]
+    remedy: dict[str, Any]
+    cost: float = 0.0
+    """Nats of the training loss that are its doing, as far as that is known."""
 
 
 def _held_by_noise(facts: Facts, last: Validation) -> _Held | None:
@@ -225,7 +231,7 @@ def _held_by_noise(facts: Facts, last: Validation) -> _Held | None:
         return None
     summary = f"The training's noise adds {noise.loss:.2f} nats to the loss of learned examples."
     evidence = Evidence("loss that dropout and NEFTune add, nats", noise.loss, limit, noise.steps)
-    return summary, (evidence,), _loosened(facts.recipe)
+    return _Held(summary, (evidence,), _loosened(facts.recipe), noise.loss)
 
 
 def _held_by_decay(facts: Facts, last: Validation) -> _Held | None:
@@ -233,7 +239,8 @@ def _held_by_decay(facts: Facts, last: Validation) -> _Held | None:
     if shrinkage < _SHRINKAGE or not _much_left(facts, last):
         return None
     summary = f"Decay alone shrinks the weights to {math.exp(-shrinkage):.0%} in this run."
-    return summary, (Evidence("log shrinkage of the weights by decay", shrinkage, _SHRINKAGE),), _loosened(facts.recipe)
+    evidence = Evidence("log shrinkage of the weights by decay", shrinkage, _SHRINKAGE)
+    return _Held(summary, (evidence,), _loosened(facts.recipe))
 
 
 def _held_by_smoothing(facts: Facts, last: Validation) -> _Held | None:
@@ -253,7 +260,7 @@ def _held_by_smoothing(facts: Facts, last: Validation) -> _Held | None:
         Evidence("plain training loss that smoothing asks for, nats", gain, _SMOOTHED_AWAY, (last.step,) * 2),
         Evidence("its share of the plain training loss", gain / last.train_loss, _SMOOTHED_SHARE, (last.step,) * 2),
     )
-    return summary, evidence, {"label_smoothing": 0.0}
+    return _Held(summary, evidence, {"label_smoothing": 0.0}, gain)
 
 
 def _much_left(facts: Facts, last: Validation) -> bool:

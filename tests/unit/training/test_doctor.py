@@ -147,6 +147,7 @@ def test_a_smoothed_loss_far_above_the_plain_one_is_no_harm() -> None:
         (0.5, 1.90, 1.92, "healthy"),  # most of it may be what cannot be known
         (0.5, 0.10, 0.11, "healthy"),  # nothing left to gain
         (0.5, 0.78, 1.60, "healthy"),  # unseen examples are worse: there is something to regularise against
+        (0.5, 0.78, 1.00, "over_regularised"),  # worse beyond chance, and by little beside what smoothing costs
     ],
 )
 def test_heavy_smoothing_is_named_where_it_alone_keeps_the_plain_loss_up(
