@@ -85,7 +85,7 @@ class Study:
         """A run interrupted in each of these ways in turn, then finished; `said` has what all its processes said."""
         run = self.run()
         for number, kind in enumerate(kinds):
-            while not self._interrupt(run, kind):
+            while not self._interrupt(run, kind, self._steps_until(run, len(kinds) - number)):
                 pass
             self.interruptions.append(Broken(kind, run.last_step, moved=number % 2 == 1))
             if number % 2 == 1:
@@ -97,18 +97,26 @@ class Study:
     def run(self) -> "Run":
         return Run(self, self._folder())
 
-    def _interrupt(self, run: "Run", kind: str) -> bool:
+    def _steps_until(self, run: "Run", kills_left: int) -> int:
+        """How many steps to let it make first: at random, so that the kills are spread over the run, and it is not over
+        before the last of them."""
+        assert self.recipe.max_steps is not None
+        left = self.recipe.max_steps - run.last_step
+        return self._random.randint(1, max(1, int(1.5 * left / (kills_left + 1))))
+
+    def _interrupt(self, run: "Run", kind: str, steps: int) -> bool:
         """Start the run and break it off; False when a write was over before the kill came, so that it counts not."""
         left, first = set(run.torn()), run.started_steps  # an earlier torn folder stays until the next whole one
         child = run.start()
         if kind == "loading":
             time.sleep(self._random.uniform(0.2, 2.0))
-        elif kind == "writing":
-            run.wait(child, lambda: bool(set(run.torn()) - left))
-            time.sleep(self._random.uniform(0, 0.002))
         else:
-            run.wait(child, lambda: run.started_steps > first)
-            time.sleep(self._random.uniform(0, 8) * run.step_seconds)
+            run.wait(child, lambda: run.started_steps >= first + steps)
+            if kind == "writing":
+                run.wait(child, lambda: bool(set(run.torn()) - left))
+                time.sleep(self._random.uniform(0, 0.002))
+            else:
+                time.sleep(self._random.uniform(0, 2) * run.step_seconds)
         if kind == "stopped":
             child.send_signal(signal.SIGTERM)
             assert child.wait(120) == HANDED_OVER, "it was done before it could be stopped: give it more steps"
