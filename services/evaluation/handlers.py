@@ -122,7 +122,8 @@ def evaluate_variant(context: JobContext, command: EvaluateVariant) -> None:
 
 def compare_variants(context: JobContext, command: CompareVariants) -> None:
     """Build the report without its release; the winner's verdict decides whether there will be one."""
-    with context.transaction() as session:
+    # only read, and not in the job's own transaction: hashing a large model's weights takes longer than that may idle
+    with context.wiring.database.transaction(context.project_id) as session:
         inputs = reporting.gather(session, context.wiring, command.experiment_id)
     report = reporting.build(inputs)
     with context.transaction() as session:

@@ -1,7 +1,8 @@
 """The rows of a store's documents and passages: written whole, read back in order, freed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -58,9 +59,9 @@ def replace_documents(session: Session, store: VectorStore, indexed: Sequence[In
         for one in indexed
     ]
     session.execute(sa.insert(Document), documents)
-    rows = [row for one in indexed for row in _passage_rows(ids[one.file.id], one)]
-    for begin in range(0, len(rows), _ROWS_A_STATEMENT):
-        some = rows[begin : begin + _ROWS_A_STATEMENT]
+    rows = (row for one in indexed for row in _passage_rows(ids[one.file.id], one))
+    # made as they are written: the transaction may not idle for long
+    while some := list(islice(rows, _ROWS_A_STATEMENT)):
         columns = {name: [row[name] for row in some] for name in some[0]}
         session.execute(_INSERT_PASSAGES, columns | {"project_id": store.project_id, "store": store.id})
     completed = [
@@ -77,10 +78,10 @@ def replace_documents(session: Session, store: VectorStore, indexed: Sequence[In
     session.execute(sa.update(VectorStoreFile), completed)
 
 
-def _passage_rows(document_id: str, one: Indexed) -> list[dict[str, Any]]:
+def _passage_rows(document_id: str, one: Indexed) -> Iterator[dict[str, Any]]:
     """Ids sort in reading order, so that equal scores are answered in it."""
     stem = document_id.removeprefix("doc_")
-    return [
+    return (
         {
             "id": f"psg_{stem}_{position:06}",
             "document": document_id,
@@ -93,7 +94,7 @@ def _passage_rows(document_id: str, one: Indexed) -> list[dict[str, Any]]:
             "text_words": tsvector_literal(compounds(chunk.text), "D"),
         }
         for position, (chunk, vector) in enumerate(zip(one.chunks, one.vectors, strict=True))
-    ]
+    )
 
 
 def free_documents(session: Session, store_id: str, file_ids: Sequence[str] | None = None) -> None:

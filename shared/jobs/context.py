@@ -55,14 +55,16 @@ class JobContext:
         self._begun = time.monotonic()
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
+    def transaction(self, *, idle_seconds: float | None = None) -> Iterator[Session]:
         """A transaction of the job's project that holds the job row: it commits only while this claim is current.
 
         Raises LeaseLost otherwise. Do not call `event` inside it, nor work long between its statements: the row must
-        be free again when the lease of a worker that was stopped in here is over, so the server ends the transaction.
+        be free again soon after the lease of a worker that was stopped in here is over, so the server ends a
+        transaction that idles for as long as a lease, or `idle_seconds`. (A heartbeat that waited for the row then has
+        it for as long once more.)
         """
-        lease = self.wiring.settings.lease_seconds
-        with self._database.transaction(self.project_id, idle_seconds=lease) as session:
+        idle = self.wiring.settings.lease_seconds if idle_seconds is None else idle_seconds
+        with self._database.transaction(self.project_id, idle_seconds=idle) as session:
             owned = sa.select(Job.id).where(*self.owned()).with_for_update(key_share=True)
             if session.scalars(owned).one_or_none() is None:
                 self._lost = True

@@ -121,8 +121,8 @@ def over_regularised(facts: Facts) -> Finding | None:
             continue
         return Finding(
             "over_regularised",
-            f"{found.summary} Learned examples are at {last.train_loss:.2f}, and unseen ones hardly worse "
-            f"({last.valid_loss:.2f}): there is nothing to regularise against.",
+            f"{found.summary} Learned examples are at {last.train_loss:.2f}, unseen ones at "
+            f"{last.valid_loss:.2f}: there is too little to regularise against.",
             (*found.evidence, Evidence("validation loss less training loss, nats", last.gap, limit, (last.step,) * 2)),
             _fitting(facts.recipe, found.remedy),
             "Weaken what holds the model back.",

@@ -32,7 +32,8 @@ class Validation:
     train_error: float
     measured_alike: bool
     noise: float | None = None
-    """How much dropout and NEFTune add to `train_loss`, on the same examples; None where it was not measured."""
+    """How much dropout and NEFTune add to `train_loss`, on the same examples; None where it was not measured, or on
+    too few to know how well."""
     noise_error: float = 0.0
 
     @property
@@ -159,7 +160,7 @@ def _validations(steps: list[Mapping[str, Any]], losses: Curve) -> Iterable[Vali
             train_loss=float(losses[before:place].mean()) if alike is None else float(alike),
             train_error=float(step.get("train_eval_loss_error") or 0.0),
             measured_alike=alike is not None,
-            noise=step.get("train_eval_noise"),
+            noise=None if step.get("train_eval_noise_error") is None else step.get("train_eval_noise"),
             noise_error=float(step.get("train_eval_noise_error") or 0.0),
         )
         before = place

@@ -10,6 +10,8 @@ from services.training.doctor.facts import FIRST, Curve, Facts
 _SURE_ENOUGH = 2.0
 _MEDIAN = math.sqrt(math.pi / 2)
 """Standard error of a median over that of a mean."""
+_DRAWN = 2 / 3
+"""Share of what noise adds' variance that is the draws', not the examples': as in thirty runs of the study's task."""
 _TO_DEVIATION = 1.4826 / np.sqrt(2)
 """From the median size of a difference of two steps' losses to the standard deviation of one step's."""
 
@@ -106,14 +108,14 @@ def left(facts: Facts) -> Left | None:
 def added_by_noise(facts: Facts) -> Added | None:
     """The mean over the second half of the validations; None where one of them did not measure it.
 
-    Every validation draws noise of its own for the same examples. In thirty runs of the study's task the draws made up
-    about two thirds of a measurement's variance, so the error, which takes all of it for theirs, is a little small.
+    Every validation draws noise of its own for the same examples, so only the draws' part of the variance averages out.
     """
     late = facts.validations[len(facts.validations) // 2 :]
     noises = [one.noise for one in late if one.noise is not None]
     if not late or len(noises) < len(late):
         return None
-    error = math.sqrt(sum(one.noise_error**2 for one in late)) / len(late)
+    one_alone = sum(one.noise_error**2 for one in late) / len(late)
+    error = math.sqrt(one_alone * (1 - _DRAWN + _DRAWN / len(late)))
     return Added(sum(noises) / len(noises), error, (late[0].step, late[-1].step))
 
 

@@ -28,6 +28,9 @@ from shared.prompt_format import PromptSpec
 from shared.settings import Settings
 
 _ALIVE = ("running", "paused")
+_LOOK_SECONDS = 600.0
+"""How long a look may work between two statements of its own: Optuna writes over a connection of its own, and
+explaining many trials is not done in a moment."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ def _look_at(context: JobContext, search_id: str) -> None:
     """Bring the search up to what its trials' jobs say and do what is next; doing it again changes nothing."""
     wiring = context.wiring
     assert isinstance(wiring, SearchWiring), "the search worker is wired with SearchWiring"
-    with context.transaction() as session:
+    with context.transaction(idle_seconds=_LOOK_SECONDS) as session:
         row = repository.search(session, search_id, lock=True)
         trials = repository.trials(session, search_id)
         ran = steering.note_progress(session, trials)

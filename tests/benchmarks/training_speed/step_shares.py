@@ -15,9 +15,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from services.training.lora import packing
 from services.training.lora.base_model import load_base
 from services.training.lora.loop import Training
-from services.training.lora.objectives import Objective, Supervised
+from services.training.lora.objectives import Loss, Objective, Supervised
 from services.training.lora.packing import Group
-from services.training.lora.scoring import Tally
 from services.training.lora.tuned import make_trainable
 from services.training.order import Stepped
 from services.training.recipe import Recipe
@@ -128,7 +127,7 @@ class _Marked:
     def __init__(self, objective: Objective) -> None:
         self.weight, self.tokens, self._loss = objective.weight, objective.tokens, objective.loss
 
-    def loss(self, groups: Sequence[Group]) -> tuple[Tensor, Tally]:
+    def loss(self, groups: Sequence[Group]) -> Loss:
         with record_function("forward"):
             return self._loss(groups)
 
