@@ -1,5 +1,6 @@
 """The one way to Postgres: transactions that carry their tenant, so that row-level security decides what is seen."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,12 +60,12 @@ class Database:
 
         What `after_commit` was given runs at the end, unless it rolled back. With `idle_seconds` the server ends it,
         and its locks with it, when it waits that long between two statements: for locks that must not outlive a
-        process that stopped.
+        process that stopped; math.inf lets it wait beyond the server's own limit, for one that holds none.
         """
         settings, values = "set_config('app.project_id', :project, true)", {"project": project_id}
         if idle_seconds is not None:
             settings += ", set_config('idle_in_transaction_session_timeout', :idle, true)"
-            values["idle"] = f"{max(1, round(idle_seconds * 1000))}ms"
+            values["idle"] = "0" if math.isinf(idle_seconds) else f"{max(1, round(idle_seconds * 1000))}ms"
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             session.execute(sa.text(f"SELECT {settings}"), values)
             yield session

@@ -255,8 +255,3 @@ def list_checkpoints(
 
 def _metrics_of(job_id: str) -> tuple[sa.ColumnElement[bool], ...]:
     return (JobEvent.job_id == job_id, JobEvent.type == "metrics", JobEvent.step.is_not(None))
-
-
-def wait_between_queries(session: Session) -> None:
-    """Let this transaction do other work between its queries for longer than the server's limit."""
-    session.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))

@@ -1,5 +1,6 @@
 """One training job from its row to a stored adapter: write the rows, run the child, keep what it makes."""
 
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -126,8 +127,7 @@ class TrainingRun:
             self._context.event(f"Validating training file: {files}")
         train, validation, replay = (folder / f"{name}.jsonl" for name in ("train", "validation", "replay"))
         # not the job's own transaction: cutting a large corpus takes minutes, and heartbeats would wait for the row
-        with self._context.wiring.database.transaction(job.project_id) as session:
-            repository.wait_between_queries(session)
+        with self._context.wiring.database.transaction(job.project_id, idle_seconds=math.inf) as session:
             rows = RowWriter(session, self._storage, job, base, self._settings).write(train, validation, replay)
             init = repository.start_weights(session, job.init_adapter_id) if job.init_adapter_id else None
             recorded = repository.recorded_step(session, job.id)

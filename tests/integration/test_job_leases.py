@@ -1,5 +1,6 @@
 """A lease is as long as it says from the moment at which it is written, whatever the heartbeat had to wait for."""
 
+import math
 import threading
 
 import pytest
@@ -36,3 +37,16 @@ def test_a_heartbeat_that_waited_for_the_jobs_row_renews_the_lease_from_then_on(
             sa.select(sa.extract("epoch", Job.lease_expires_at - sa.func.now())).where(Job.id == job.id)
         ).one()
     assert float(left) > _LEASE_SECONDS - _HELD_SECONDS / 2
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.5, "500ms"), (60, "1min"), (math.inf, "0")])
+def test_a_transaction_idles_as_long_as_it_was_allowed_to_and_the_next_one_as_ever(
+    wiring: Wiring, project_id: str, seconds: float, told: str
+) -> None:
+    shown = sa.text("SHOW idle_in_transaction_session_timeout")
+    with wiring.database.transaction(project_id) as session:
+        before = session.scalars(shown).one()
+    with wiring.database.transaction(project_id, idle_seconds=seconds) as session:
+        assert session.scalars(shown).one() == told
+    with wiring.database.transaction(project_id) as session:
+        assert session.scalars(shown).one() == before
